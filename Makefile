@@ -1,0 +1,59 @@
+# Assay: `make demo` shows the whole way on a real model; `make test` passes the whole suite. Everything lands in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# torch first and alone: on a machine without CUDA its pin gives the CPU build, and nothing later may replace it.
+TORCH := $(shell grep '^torch==' constraints.txt)
+CODE := assay tests benchmarks runs docs
+
+.PHONY: help demo test setup check bench docs constraints clean
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: setup  ## train and measure SAEs on a real language model, in minutes
+	$(BIN)/assay demo
+
+test: $(VENV)/.test  ## the whole suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+setup: $(VENV)/.setup  ## only the environment
+
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Assay needs Python 3.11 or later; $$($(PYTHON) -V) was found. Say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing. On Debian: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet '$(TORCH)'
+	@touch $@
+
+$(VENV)/.setup: $(VENV)/.torch pyproject.toml
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.setup
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+check: $(VENV)/.test  ## lint, types, floors, docs
+	$(BIN)/ruff check $(wildcard $(CODE))
+	$(BIN)/ruff format --check $(wildcard $(CODE))
+	$(BIN)/pyright
+	$(BIN)/python -m pytest tests/test_layers.py tests/docs
+
+bench: $(VENV)/.test  ## every figure the docs quote, measured here
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.test  ## regenerate the reference pages from docstrings
+	$(BIN)/python docs/generate.py
+
+constraints:  ## refresh the pins (review the diff)
+	rm -rf $(VENV)-pins && $(PYTHON) -m venv $(VENV)-pins
+	$(VENV)-pins/bin/python -m pip install --quiet '$(TORCH)'
+	$(VENV)-pins/bin/python -m pip install --quiet --upgrade '.[test]'
+	{ echo "# Pinned versions of everything make installs. Refresh with: make constraints"; echo '$(TORCH)'; \
+	  $(VENV)-pins/bin/python -m pip freeze --exclude assay-sae --exclude torch | grep '=='; } > constraints.txt
+	rm -rf $(VENV)-pins
+
+clean:  ## remove the environment and the demo's store
+	rm -rf $(VENV) demo-store

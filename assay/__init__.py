@@ -1,0 +1,1 @@
+"""Assay: train, measure and use sparse autoencoders on language models."""

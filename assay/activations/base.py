@@ -1,0 +1,32 @@
+"""ActivationSource: where training batches come from. Live from a model, Stored on disk, Tensors in memory, Planted by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+from assay.coders.base import Batch
+
+
+@runtime_checkable
+class ActivationSource(Protocol):
+    """An endless, reproducible stream of vectors.
+
+    Batch number i of `batches(size, seed)` is a pure function of (source, size, seed, i). Hence resuming is `start=i`, bit for
+    bit, and two coders that ask alike see the same data. Finite sources start over with a new permutation each pass.
+    """
+
+    d_in: int
+    d_out: int
+    fingerprint: str
+    """sha256-based identity of the data (16 hex digits): part of a coder's provenance."""
+    tokens: int | None
+    """Vectors in one pass, or None when the source never repeats."""
+
+    def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of exactly `size` vectors, fp32, unscaled, from number `start` on, without end."""
+        ...
+
+    def describe(self) -> dict:
+        """What a manifest should say of the data: kind, model, sites, corpus, tokens, dtype."""
+        ...

@@ -1,0 +1,89 @@
+"""BatchTopK: keep the n·k largest latents of a batch of n tokens (Bussmann et al. 2024, arXiv 2412.06410).
+
+Tokens may use more or fewer than k latents. At inference a single threshold takes the place of the batch: the mean, over the
+latest training batches, of the smallest activation kept. It is estimated without start-up bias, so that even the first save is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from assay.coders import losses
+from assay.coders.base import Batch, Code, CoderConfig, Step
+from assay.coders.linear import LinearCoder, Selection, above
+from assay.errors import BadInput
+from assay.shapes import Float, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTopKConfig(CoderConfig):
+    k: int = 32
+    """Latents kept per token, on average over a batch."""
+    aux_weight: float = 0.03125
+    """Weight of the AuxK loss that revives dead latents; 0 turns it off. The paper uses 1/32."""
+    k_aux: int | None = None
+    """Dead latents that may help at once; half the width of the input when left out."""
+    threshold_window: int = 100
+    """Batches over which the inference threshold is averaged."""
+
+
+class BatchTopK(LinearCoder[BatchTopKConfig]):
+    Config = BatchTopKConfig
+    threshold: Tensor
+    threshold_batches: Tensor
+
+    def __init__(self, config: BatchTopKConfig, *, seed: int = 0):
+        super().__init__(config, seed=seed)
+        if not 1 <= config.k <= config.d_sae:
+            raise BadInput(f"k must lie between 1 and d_sae = {config.d_sae}, got {config.k}.")
+        self.register_buffer("threshold", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("threshold_batches", torch.zeros((), dtype=torch.int64))
+
+    def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
+        if self.training:
+            return self.encode_selected(x, self._largest_of_batch)
+        return self.encode_selected(x, lambda pre: above(pre, self.threshold.to(pre.dtype)))
+
+    def _largest_of_batch(self, pre: Float[Tensor, "n d_sae"]) -> Selection:
+        """The n·k largest positive entries, found by a threshold on the flat batch."""
+        flat = pre.reshape(-1)
+        count = min(pre.shape[0] * self.config.k, flat.numel())
+        kept = flat.topk(count, sorted=False).values.min().clamp_min(0.0)
+        return above(pre, kept) if kept == 0 else _at_least(pre, kept, count)
+
+    @torch.no_grad()
+    def _track_threshold(self, code: Code) -> None:
+        """Mean of the smallest kept activation: exact over the first batches, then exponential with the same window."""
+        kept = code.latents.values.detach()
+        kept = kept[kept > 0]
+        if len(kept):
+            self.threshold_batches += 1
+            share = 1.0 / min(int(self.threshold_batches), self.config.threshold_window)
+            self.threshold += share * (kept.min().double() - self.threshold)
+
+    def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
+        self._track_threshold(code)
+        y_hat = self.decode(code)
+        terms = {"mse": losses.mse(batch.y, y_hat)}
+        if self.config.aux_weight:
+            terms["aux_k"] = self.config.aux_weight * losses.aux_k(self, batch, y_hat, step.dead, self.config.k_aux)
+        return terms
+
+    @torch.no_grad()
+    def rescale(self, x_scale: float, y_scale: float) -> None:
+        super().rescale(x_scale, y_scale)
+        self.threshold.div_(x_scale)
+
+
+def _at_least(pre: Float[Tensor, "n d_sae"], kept: Tensor, count: int) -> Selection:
+    """Entries ≥ the threshold; where ties exceed `count`, the last of the tied entries are dropped."""
+    keep = pre >= kept
+    extra = int(keep.sum()) - count
+    if extra > 0:
+        tied = (pre == kept).reshape(-1).nonzero()[:, 0][-extra:]
+        keep.view(-1)[tied] = False
+    counts = keep.sum(1)
+    return keep.nonzero()[:, 1], torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -1,0 +1,40 @@
+"""Parts of losses that several architectures share, as free functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from assay.coders.base import Batch
+from assay.shapes import Bool, Float, Tensor
+
+if TYPE_CHECKING:
+    from assay.coders.linear import LinearCoder
+
+
+def mse(y: Float[Tensor, "n d_out"], y_hat: Float[Tensor, "n d_out"]) -> Float[Tensor, ""]:
+    """Squared error summed over the width, averaged over tokens. With E‖y‖² = 1 it is close to the unexplained fraction."""
+    return (y - y_hat).square().sum(-1).mean()
+
+
+def aux_k(
+    coder: LinearCoder[Any],
+    batch: Batch,
+    y_hat: Float[Tensor, "n d_out"],
+    dead: Bool[Tensor, " d_sae"] | None,
+    k_aux: int | None = None,
+) -> Float[Tensor, ""]:
+    """AuxK (Gao et al. 2024): the k_aux largest *dead* latents reconstruct the (detached) error; normalised by its variance.
+
+    0 when no latent is dead. Gradients reach the encoder and decoder of dead latents and nothing else. k_aux defaults to d_in / 2.
+    """
+    if dead is None or not bool(dead.any()):
+        return y_hat.new_zeros(())
+    columns = dead.nonzero()[:, 0]
+    error = (batch.y - y_hat).detach()
+    pre = (batch.x @ coder.W_enc[:, columns] + coder.bias()[columns]).relu()
+    values, picked = pre.topk(min(k_aux or max(1, coder.d_in // 2), len(columns)), dim=1, sorted=False)
+    z = torch.zeros_like(pre).scatter(1, picked, values)
+    variance = (error - error.mean(0)).square().sum(-1).mean()
+    return torch.nan_to_num((error - z @ coder.W_dec[columns]).square().sum(-1).mean() / variance)

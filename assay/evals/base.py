@@ -1,0 +1,168 @@
+"""The contract of every eval: declare what you need, then score one coder from it. Pure: no disk, no model loading, no argv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+
+from assay import statistics
+from assay.coders.base import SparseCoder
+from assay.errors import BadInput
+from assay.results import Score
+from assay.shapes import Float, Int, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What every eval is told."""
+
+    seed: int = 0
+    """Names all random choices of this eval."""
+
+
+C = TypeVar("C", bound=EvalConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a number means, beside the number."""
+
+    doc: str
+    better: Literal["higher", "lower", "neither"]
+    unit: str = ""
+    floor: float | None = None
+    """Value of a coder that knows nothing."""
+    ceiling: float | None = None
+    """Value of a perfect coder."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Need: per-token losses of held-out text, clean, ablated (mean, zero) and with each coder spliced in."""
+
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Need: activations of a labelled corpus, token by token."""
+
+    corpus: str
+    train: int
+    test: int
+    context: int
+
+
+Need = Passes | Labelled
+
+Vectors = Callable[[], Iterator[tuple[Float[Tensor, "n d"], np.ndarray]]]
+"""Called, streams (activations in fp32, which unit each belongs to) in a fixed order and in pieces of fixed size."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one kind of pass did to each predicted token. Nats."""
+
+    ce: np.ndarray
+    """Cross-entropy of the next token, float32 [n]."""
+    kl: np.ndarray
+    """KL(clean ‖ this pass) of the next-token distribution, float32 [n]; zeros for the clean pass itself."""
+
+
+@dataclass(frozen=True)
+class PassesInput:
+    """What a `Passes` need becomes. Position t predicts token t + 1; it counts when both are real text of one document.
+
+    Spliced and ablated runs keep the original activations at special positions (BOS, padding).
+    """
+
+    documents: int
+    """Number of documents D; both document indices below run from 0 to D − 1."""
+    vectors: Vectors
+    """Site activations at every real token, with the document of each."""
+    mean: Float[Tensor, " d"]
+    """Their mean: what mean ablation puts in."""
+    document: np.ndarray
+    """Document of each predicted token, int64 [n]."""
+    clean: Losses
+    mean_ablated: Losses
+    zero_ablated: Losses
+    spliced: Losses
+    """Of the coder being scored."""
+
+
+@dataclass(frozen=True)
+class LabelledInput:
+    """What a `Labelled` need becomes: examples with a class each, split so that equal texts are on one side."""
+
+    name: str
+    labels: Int[np.ndarray, " n"]
+    train: np.ndarray
+    """bool [n]: training examples; the others are for the test."""
+    classes: Sequence[str]
+    """Names of the classes, by label."""
+    leak: float
+    """Share of all texts of the corpus that occur in it more than once: what a careless split would leak."""
+    conflicts: int
+    """Texts that occur with more than one label."""
+    vectors: Vectors
+    """Site activations at every real token, with the example of each."""
+
+    @cached_property
+    def pooled(self) -> np.ndarray:
+        """Mean activation of each example's tokens, float32 [n, d]: what a probe without a coder sees."""
+        return self.pool(lambda x: x)
+
+    def pool(self, encode: Callable[[Tensor], Tensor]) -> np.ndarray:
+        """Mean over each example's real tokens of `encode(x [m, d]) -> [m, w]`: float32 [n, w]."""
+        total: np.ndarray | None = None
+        for x, example in self.vectors():
+            z = encode(x)
+            present, inverse = np.unique(example, return_inverse=True)
+            pick = z.new_zeros(len(present), len(example))
+            pick[inverse, np.arange(len(example))] = 1.0  # a matrix product, since scattered sums are not reproducible on GPUs
+            if total is None:
+                total = np.zeros((len(self.labels), z.shape[1]), dtype=np.float32)
+            total[present] += (pick @ z).cpu().numpy()
+        if total is None:
+            raise BadInput(f"{self.name} has no tokens to pool. Choose a labelled corpus with text in it.")
+        return total / np.maximum(self.tokens, 1)[:, None].astype(np.float32)
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """Real tokens of each example, int64 [n]."""
+        return sum(
+            (np.bincount(example, minlength=len(self.labels)) for _, example in self.vectors()), np.zeros(len(self.labels))
+        )
+
+
+def score(metric: str, interval: statistics.Interval, reason: str = "", **where: object) -> Score:
+    """A score from an interval; a value that is not finite becomes None with the `reason`."""
+    places = {key: str(value) for key, value in where.items()}
+    if not np.isfinite(interval.value):
+        return Score(metric=metric, value=None, where=places, n=interval.n, reason=reason or "not a finite number")
+    return Score(metric=metric, value=interval.value, where=places, n=interval.n, low=interval.low, high=interval.high)
+
+
+class Eval(Generic[C]):
+    """Base of all evals; one class a file."""
+
+    Config: ClassVar[type[EvalConfig]] = EvalConfig
+    version: ClassVar[int]
+    """Counts the meaning of the numbers: bumping it re-runs; versions are never plotted together."""
+    metrics: ClassVar[Mapping[str, Metric]]
+
+    def __init__(self, config: C | None = None):
+        self.config: C = config if config is not None else self.Config()  # type: ignore[assignment]
+
+    def needs(self) -> Mapping[str, Need]:
+        """What must be gathered, under the names by which `run` will find it. Needs of all coders are gathered together."""
+        raise NotImplementedError
+
+    def run(self, coder: SparseCoder[Any], inputs: Mapping[str, Any]) -> tuple[list[Score], dict[str, Any]]:
+        """(scores, details) of one coder. Every score's metric is declared in `metrics`."""
+        raise NotImplementedError

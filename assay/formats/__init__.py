@@ -1,0 +1,1 @@
+"""Formats: one dialect of coder file a module. `native` is our own."""

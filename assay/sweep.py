@@ -1,0 +1,137 @@
+"""sweep: train coders into a store: checkpoints while it lasts, finished coders at the end, the same bytes after any interruption."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from assay import provenance
+from assay.activations.base import ActivationSource
+from assay.coders.base import SparseCoder
+from assay.errors import BadInput
+from assay.formats import native
+from assay.store import Store, digest
+from assay.train import Row, TrainConfig, last_step, train
+
+Again = Literal["never", "missing", "always"]
+
+
+def run_key(coders: Mapping[str, SparseCoder[Any]], source: ActivationSource, cfg: TrainConfig) -> str:
+    """Identity of a training run: what is trained, on what, how. 16 hex digits."""
+    parts = {name: [native.architecture_of(c), asdict(c.config), c.seed] for name, c in coders.items()}
+    how = {k: v for k, v in asdict(cfg).items() if k != "checkpoint_seconds"}
+    return digest({"coders": parts, "source": source.fingerprint, "train": how})[:16]
+
+
+def sweep(
+    coders: Mapping[str, SparseCoder[Any]],
+    source: ActivationSource,
+    cfg: TrainConfig,
+    store: Store,
+    *,
+    about: Mapping[str, Any] | None = None,
+    again: Again = "missing",
+    listen: Callable[[Row], None] | None = None,
+) -> dict[str, Path]:
+    """Train `coders` over one stream and save each as `coders/NAME`; gives their directories.
+
+    Call it again after an interruption and it goes on from the last checkpoint. `again`: "missing" keeps finished coders of this
+    very run and refuses names that another run has taken; "always" trains anew and replaces; "never" keeps whatever has the name.
+    """
+    key = run_key(coders, source, cfg)
+    if again != "always" and _all_there(coders, store, key, again):
+        return {name: store.path("coders", name) for name in coders}
+    with store.lock(f"run-{key}"), provenance.stopwatch() as seconds:
+        run = store.path("runs", key)
+        checkpoint = run / "checkpoint.safetensors"
+        with _rows(run, coders, last_step(checkpoint)) as write:
+            for row in train(coders, source, cfg, resume=checkpoint):
+                write(row)
+                if listen:
+                    listen(row)
+        facts = {"source": source.describe(), "train": asdict(cfg), "run": key} | dict(about or {})
+        paths = {}
+        for name, coder in coders.items():
+            made = provenance.made(device=str(coder.W_dec.device), seconds=seconds())
+            paths[name] = _save(name, coder, store, run, facts, made, source.fingerprint)
+        shutil.rmtree(run)
+    return paths
+
+
+def _all_there(coders: Mapping[str, SparseCoder[Any]], store: Store, key: str, again: Again) -> bool:
+    """Whether every coder is finished; a name that belongs to another run is an error rather than a loss."""
+    there = {name: store.manifest("coders", name)["about"].get("run") for name in coders if store.has("coders", name)}
+    if again == "missing":
+        for name, run in there.items():
+            if run != key:
+                raise BadInput(
+                    f"{store.root} already has a coder named {name!r}, made with other settings or data. "
+                    "Give this one another name, or replace the old one with --again always."
+                )
+    return len(there) == len(coders)
+
+
+@contextmanager
+def _rows(run: Path, coders: Mapping[str, Any], done: int) -> Iterator[Callable[[Row], None]]:
+    """Append rows to one file a coder; rows beyond the checkpoint that training goes on from are cut off first."""
+    run.mkdir(parents=True, exist_ok=True)
+    files = {}
+    try:
+        for name in coders:
+            path = run / f"{name}.jsonl"
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            kept = [line for line in lines if _step(line) < done]
+            files[name] = path.open("w", encoding="utf-8")
+            files[name].writelines(line + "\n" for line in kept)
+            files[name].flush()
+
+        def write(row: Row) -> None:
+            files[row.coder].write(json.dumps({"step": row.step, "tokens": row.tokens} | row.metrics) + "\n")
+            files[row.coder].flush()
+
+        yield write
+    finally:
+        for file in files.values():
+            file.close()
+
+
+def _step(line: str) -> float:
+    """Step of a row; a line cut short by a kill counts as later than any."""
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")
+
+
+def _save(
+    name: str, coder: SparseCoder[Any], store: Store, run: Path, facts: dict[str, Any], made: provenance.Made, source: str
+) -> Path:
+    kind = "trained" if coder.trained else "baseline"
+    about = facts | {"architecture": native.architecture_of(coder), "config": asdict(coder.config), "kind": kind}
+    where = {k: facts[k] for k in ("model", "site") if k in facts}
+    with store.draft("coders", name) as draft:
+        native.write(coder, draft.path, where)
+        shutil.copyfile(run / f"{name}.jsonl", draft.path / "train.jsonl")
+        return draft.finish(inputs={"activations": source}, about=about, made=made)
+
+
+def save_baseline(
+    name: str, coder: SparseCoder[Any], store: Store, *, about: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> Path:
+    """Save a coder that was not trained here (a permuted decoder, say) as `coders/NAME`."""
+    facts = {"architecture": native.architecture_of(coder), "config": asdict(coder.config), "kind": "baseline"} | dict(about)
+    where = {k: facts[k] for k in ("model", "site") if k in facts}
+    with store.draft("coders", name) as draft:
+        native.write(coder, draft.path, where)
+        return draft.finish(inputs=inputs, about=facts, made=provenance.made(device=str(coder.W_dec.device)))
+
+
+def coder_hash(store: Store, name: str) -> str:
+    """Identity of a stored coder: its configuration and weights, not its training rows nor who made it."""
+    files = store.manifest("coders", name)["files"]
+    return digest({k: files[k]["sha256"] for k in ("config.json", "weights.safetensors")})
