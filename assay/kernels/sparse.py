@@ -32,10 +32,9 @@ def transpose(indices: Tensor, offsets: Tensor, weights: Tensor, width: int) -> 
     return rows, torch.cat([ends.new_zeros(1), ends]), weights[order]
 
 
-def dots(a: Tensor, b: Tensor, rows: Tensor, indices: Tensor, chunk: int = 16384) -> Tensor:
-    """out[j] = a[rows[j]] · b[indices[j]], in pieces so that the gathered rows stay in cache."""
-    parts = [(a[r] * b[i]).sum(-1) for r, i in zip(rows.split(chunk), indices.split(chunk), strict=True)]
-    return torch.cat(parts) if parts else a.new_zeros(0)
+def dots(a: Tensor, table: Tensor, rows: Tensor, indices: Tensor, offsets: Tensor) -> Tensor:
+    """out[j] = a[rows[j]] · table[indices[j]], without gathering rows: the bag's gradient for its weights."""
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(a, table, indices, offsets, rows, 0, -1)
 
 
 class _Decode(torch.autograd.Function):
@@ -50,7 +49,7 @@ class _Decode(torch.autograd.Function):
         grad = grad.contiguous()
         d_values = d_W = None
         if ctx.needs_input_grad[0]:
-            d_values = dots(grad, W_dec, row_of(offsets, len(indices)), indices)
+            d_values = dots(grad, W_dec, row_of(offsets, len(indices)), indices, offsets)
         if ctx.needs_input_grad[3]:
             d_W = bag(grad, *transpose(indices, offsets, values, W_dec.shape[0]))
         return d_values, None, None, d_W
