@@ -48,12 +48,16 @@ class Folder:
         self.also = set(also)  # helper modules of the folder that are no entries
 
     @cached_property
-    def files(self) -> dict[str, Path]:
-        """Source file of each entry, by key."""
+    def home(self) -> Path:
+        """The package's directory."""
         spec = importlib.util.find_spec(self.package)
         assert spec is not None and spec.submodule_search_locations, f"{self.package} is not a package"
-        here = Path(next(iter(spec.submodule_search_locations)))
-        keys = (p for p in sorted(here.glob("*.py")) if p.stem not in NOT_ENTRIES | self.also)
+        return Path(next(iter(spec.submodule_search_locations)))
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Source file of each entry, by key."""
+        keys = (p for p in sorted(self.home.glob("*.py")) if p.stem not in NOT_ENTRIES | self.also)
         found = {p.stem: p for p in keys if not p.stem.startswith("_")}
         for point in importlib.metadata.entry_points(group=self.package):
             other = importlib.util.find_spec(point.value.split(":")[0])
@@ -88,7 +92,7 @@ class Folder:
         """Fields of the entry's configuration class (the one whose name ends in `Config`), bases first."""
         path = self._path(key)
         config = next((c for c in classes(path) if c.name.endswith("Config")), None)
-        base = Path(path.parent / "base.py")
+        base = self.home / "base.py"
         known = {c.name: c for p in (base, path) if p.exists() for c in classes(p)}
         if config is None:  # the entry adds nothing to the folder's base configuration
             config = next((c for c in classes(base) if c.name.endswith("Config")), None) if base.exists() else None
@@ -168,6 +172,6 @@ def as_dataclass(name: str, rows: list[Setting], annotate: Any = None) -> type:
 
 CODERS = Folder("assay.coders", "architecture", also=("dictionary", "latents", "linear", "losses"))
 EVALS = Folder("assay.evals", "eval", also=())
-CORPORA = Folder("assay.corpora", "corpus", also=("pack", "documents"))
+CORPORA = Folder("assay.corpora", "corpus", also=("pack", "rows", "documents"))
 FORMATS = Folder("assay.formats", "format", also=())
 STUDIES = Folder("assay.studies", "study", also=())
