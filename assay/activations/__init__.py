@@ -4,6 +4,8 @@ Imported eagerly, unlike other rooms: `gather` is a function and a module, and o
 win whatever is imported first. Everything here needs torch anyway, and nothing needs transformers.
 """
 
+from __future__ import annotations
+
 from assay.activations.base import ActivationSource
 from assay.activations.gather import GatherConfig, gather
 from assay.activations.live import Live

@@ -17,9 +17,26 @@ KINDS = ("resid_pre", "attn_z", "attn_out", "resid_mid", "mlp_in", "mlp_out", "r
 """Kinds of site in the order in which a block computes them."""
 
 TRANSFORMER_LENS = {
+    "": "resid_post", "hook_in": "resid_pre", "hook_out": "resid_post",
     "hook_resid_pre": "resid_pre", "hook_resid_mid": "resid_mid", "hook_resid_post": "resid_post",
-    "hook_attn_out": "attn_out", "hook_mlp_out": "mlp_out", "attn.hook_z": "attn_z", "hook_mlp_in": "mlp_in",
+    "hook_attn_out": "attn_out", "attn.hook_out": "attn_out", "attn.hook_z": "attn_z", "attn.o.hook_in": "attn_z",
+    "hook_mlp_out": "mlp_out", "mlp.hook_out": "mlp_out", "mlp.hook_in": "mlp_in",
 }  # fmt: skip
+"""What follows `blocks.N.` in TransformerLens, hooked models and bridges alike."""
+HUGGING_FACE = {
+    "": "resid_post", "mlp": "mlp_out", "fc2": "mlp_out", "self_attn": "attn_out", "attn": "attn_out", "attention": "attn_out",
+}  # fmt: skip
+"""What follows `model.layers.N.`, `transformer.h.N.` … in module paths. A path means the module's output."""
+NOT_OURS = {
+    "hook_mlp_in": "TransformerLens has it before the MLP's norm, where mlp_in is after it; its values are those of resid_mid.{layer}",
+    "hook_attn_in": "TransformerLens has it before the attention's norm; its values are those of resid_pre.{layer}",
+    "ln1.hook_normalized": "it lies inside a norm, before the norm's weight is applied",
+    "ln2.hook_normalized": "it lies inside a norm, before the norm's weight is applied; what enters the MLP is mlp_in.{layer}",
+    "mlp.hook_pre": "neurons inside the MLP are no site",
+    "mlp.hook_post": "neurons inside the MLP are no site",
+    "attn.hook_result": "contributions of single heads are no site; attn_z.{layer} holds what each head gives",
+}
+"""Names that look like a site of ours and are another place."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +67,22 @@ class Site:
 
     @classmethod
     def parse(cls, text: str | Site) -> Site:
-        """From `resid_post.10`, TransformerLens' `blocks.10.hook_resid_post`, or Hugging Face's `model.layers.10` (its output)."""
+        """From `resid_post.10`, TransformerLens' `blocks.10.hook_resid_post`, or Hugging Face's `model.layers.10` (its output).
+
+        Whether a module's output is what the site's name says depends on the family: a model's own `site(name)` checks that.
+        """
         if isinstance(text, Site):
             return text
         if own := re.fullmatch(r"([a-z_]+)\.(\d+)", text):
             if own[1] not in ("layers", "h", "blocks"):
                 return cls(own[1], int(own[2]))
-        if lens := re.fullmatch(r"blocks\.(\d+)\.([a-z_.]+)", text):
-            if lens[2] in TRANSFORMER_LENS:
-                return cls(TRANSFORMER_LENS[lens[2]], int(lens[1]))
-        if hub := re.fullmatch(r"(?:[a-z_]+\.)*(?:layers|h|blocks)\.(\d+)(?:\.(mlp|self_attn|attn|attention))?", text):
-            kind = {None: "resid_post", "mlp": "mlp_out"}.get(hub[2], "attn_out")
-            return cls(kind, int(hub[1]))
+        if other := re.fullmatch(r"(?:[a-z_]+\.)*(?:layers|h|blocks)\.(\d+)(?:\.([a-z0-9_.]+))?", text):
+            layer, place = int(other[1]), other[2] or ""
+            known = TRANSFORMER_LENS | HUGGING_FACE if text.startswith("blocks.") else HUGGING_FACE
+            if place in known:
+                return cls(known[place], layer)
+            if place in NOT_OURS:
+                raise BadInput(f"{text!r} is no site of Assay: {NOT_OURS[place].format(layer=layer)}.")
         raise BadInput(f"{text!r} names no site. Write KIND.LAYER, e.g. resid_post.10; kinds: {', '.join(KINDS)}.")
 
 

@@ -1,0 +1,59 @@
+"""The shuffle shared by all finite sources: rows permuted over the whole corpus, then vectors within blocks of rows.
+
+Each pass permutes all rows, cuts them into blocks of about `buffer_rows`, and permutes the vectors of each block. Every vector
+comes exactly once a pass. Only one block is in memory, and any batch is found from the rows' sizes alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from assay.errors import BadInput
+from assay.randomness import numpy_generator
+from assay.shapes import Tensor
+
+Load = Callable[[np.ndarray], Sequence[Tensor]]
+"""From row numbers to their vectors, rows in the order given: one [n, d] for each site, all of one n."""
+
+
+def shuffled(counts: np.ndarray, load: Load, *, size: int, seed: int, start: int, buffer_rows: int) -> Iterator[list[Tensor]]:
+    """Endless batches of `size` vectors, fp32, from number `start` on: one [size, d] for each tensor that `load` gives.
+
+    `counts` holds the number of vectors of each row. Batch i depends on (counts, buffer_rows, size, seed, i) and on what `load`
+    gives, and on nothing else. Batches run across the borders of blocks and passes; short ones do not exist.
+    """
+    total = int(counts.sum())
+    if size < 1 or start < 0 or seed < 0 or buffer_rows < 1:
+        raise BadInput(
+            f"A stream needs size ≥ 1, start ≥ 0, seed ≥ 0 and buffer_rows ≥ 1; got {size}, {start}, {seed}, {buffer_rows}."
+        )
+    if total == 0:
+        raise BadInput("There are no vectors to draw from: the mask is False everywhere. Is the corpus empty?")
+    parts: list[list[Tensor]] = []
+    missing = size
+    for rows, order in _blocks(counts, buffer_rows, seed, *divmod(start * size, total)):
+        block = load(rows)
+        while len(order):
+            take, order = torch.from_numpy(order[:missing]), order[missing:]
+            parts.append([x.index_select(0, take.to(x.device)).float() for x in block])
+            missing -= len(take)
+            if missing == 0:
+                yield parts[0] if len(parts) == 1 else [torch.cat(pieces) for pieces in zip(*parts)]
+                parts, missing = [], size
+        del block  # before the next one is loaded
+
+
+def _blocks(counts: np.ndarray, buffer_rows: int, seed: int, first: int, skip: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows, order of their vectors) of every block from vector `skip` of pass `first` on, without end."""
+    for epoch in itertools.count(first):
+        rows = numpy_generator("rows of a pass", seed, epoch).permutation(len(counts))
+        # equal blocks, lest the last one be so small that its batches come from a few rows
+        for number, block in enumerate(np.array_split(rows, -(-len(rows) // buffer_rows))):
+            size = int(counts[block].sum())
+            if skip < size:
+                yield block, numpy_generator("vectors of a block", seed, epoch, number).permutation(size)[skip:]
+            skip = max(0, skip - size)
