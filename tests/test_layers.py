@@ -12,7 +12,7 @@ FLOORS = {
     0: ["registry", "shapes", "errors", "provenance", "randomness", "progress"],
     1: ["store", "codec", "assets", "carriers"],
     2: ["coders", "models", "corpora", "kernels"],
-    3: ["splice", "activations", "results", "statistics", "plots"],
+    3: ["splice", "activations", "results", "statistics", "plots", "passes"],
     4: ["evals", "formats"],
     5: ["train", "optim", "sweep", "evaluate", "baselines", "testing", "demo", "studies"],
     6: ["cli", "web", "__main__"],

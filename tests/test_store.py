@@ -84,6 +84,12 @@ def test_a_strange_directory_is_not_taken_over(tmp_path):
         Store(tmp_path / "none", create=False)
 
 
+def test_a_store_killed_at_birth_is_born_again(tmp_path):
+    (tmp_path / ".store.toml.123.part").write_text("sch")
+    Store(tmp_path)
+    assert (tmp_path / "store.toml").exists()
+
+
 def test_two_processes_on_one_entry(store):
     code = (
         "import sys, time; from assay.store import Store\n"

@@ -106,9 +106,9 @@ class LabelledInput:
     classes: Sequence[str]
     """Names of the classes, by label."""
     leak: float
-    """Share of all texts of the corpus that occur in it more than once: what a careless split would leak."""
+    """Share of the corpus's documents whose text occurred before: what a careless split would leak."""
     conflicts: int
-    """Texts that occur with more than one label."""
+    """Documents whose text occurs with more than one class; they are left out."""
     vectors: Vectors
     """Site activations at every real token, with the example of each."""
 
@@ -120,6 +120,7 @@ class LabelledInput:
     def pool(self, encode: Callable[[Tensor], Tensor]) -> np.ndarray:
         """Mean over each example's real tokens of `encode(x [m, d]) -> [m, w]`: float32 [n, w]."""
         total: np.ndarray | None = None
+        tokens = np.zeros(len(self.labels), dtype=np.float32)
         for x, example in self.vectors():
             z = encode(x)
             present, inverse = np.unique(example, return_inverse=True)
@@ -128,16 +129,10 @@ class LabelledInput:
             if total is None:
                 total = np.zeros((len(self.labels), z.shape[1]), dtype=np.float32)
             total[present] += (pick @ z).cpu().numpy()
+            tokens += np.bincount(example, minlength=len(tokens))
         if total is None:
             raise BadInput(f"{self.name} has no tokens to pool. Choose a labelled corpus with text in it.")
-        return total / np.maximum(self.tokens, 1)[:, None].astype(np.float32)
-
-    @cached_property
-    def tokens(self) -> np.ndarray:
-        """Real tokens of each example, int64 [n]."""
-        return sum(
-            (np.bincount(example, minlength=len(self.labels)) for _, example in self.vectors()), np.zeros(len(self.labels))
-        )
+        return total / np.maximum(tokens, 1)[:, None]
 
 
 def score(metric: str, interval: statistics.Interval, reason: str = "", **where: object) -> Score:

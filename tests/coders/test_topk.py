@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from assay import coders
+from assay.activations.planted import Planted
 from assay.coders import losses
 from assay.coders.base import Batch, Step
 from assay.coders.batch_topk import kth_largest
@@ -100,24 +103,26 @@ def test_aux_k_revives_forced_dead_latents(name):
     """Half the latents start too weak ever to be among the largest: AuxK brings them back, without it they stay dead."""
 
     def dead_share(aux_weight):
-        coder = make(name, k=4, aux_weight=aux_weight)
+        source = Planted(d=32, latents=64, seed=0)
+        coder = coders.new(name, d_in=32, d_sae=64, k=3, aux_weight=aux_weight)
+        coder.initialise(next(source.batches(4096, 9)))
+        coder.train()
         with torch.no_grad():
             coder.W_enc[:, :32] *= 0.1
             coder.b_enc[:32] = -0.05
         optimiser = torch.optim.Adam(coder.parameters(), lr=3e-3)
         since = torch.zeros(64)
-        for i in range(800):
-            batch = toy_batch(coder, name=i)
+        for batch in itertools.islice(source.batches(512, 0), 600):
             code = coder.encode(batch.x)
             since += len(batch.x)
             since[code.latents.fired()] = 0
-            loss = torch.stack([t.reshape(()) for t in coder.loss(batch, code, Step(0.5, since > 2000)).values()]).sum()
+            loss = torch.stack([t.reshape(()) for t in coder.loss(batch, code, Step(0.5, since > 5000)).values()]).sum()
             optimiser.zero_grad()
             loss.backward()
             coder.constrain_gradient()
             optimiser.step()
             coder.constrain()
-        return (since[:32] > 2000).float().mean().item()
+        return (since[:32] > 5000).float().mean().item()
 
     without, with_aux = dead_share(0.0), dead_share(1 / 32)
     assert without > 0.9
