@@ -1,0 +1,257 @@
+"""sparse_probing: can one, two or five latents tell a concept? Logistic probes on labelled text (Gurnee et al. 2023; SAEBench).
+
+Latents are averaged over an example's tokens after encoding. The k latents with the largest |mean of positives − mean of negatives|
+on the training examples feed an L2 logistic regression; "all" is the probe on every latent. The same probes on the raw
+activations stand beside. The regularisation is chosen on a validation part of the training examples, never on the test, features
+are centred and divided by their standard deviation over the training examples, and every coder sees the same examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from assay import statistics
+from assay.coders.base import SparseCoder
+from assay.errors import BadInput
+from assay.evals.base import Eval, EvalConfig, Labelled, LabelledInput, Metric, Need, score
+from assay.randomness import numpy_generator
+from assay.results import Score
+from assay.splice import home
+
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+"""C of the logistic regressions, from strong to weak regularisation."""
+VALIDATION = 0.25
+METRICS = ("accuracy", "auc", "f1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseProbingConfig(EvalConfig):
+    datasets: str = "probe:92,probe:97,probe:102,probe:159"
+    """Labelled corpora, separated by commas: film sentiment, news topic, emotion of tweets, Python or other code."""
+    train: int = 400
+    """Training examples of each dataset, over all classes."""
+    test: int = 400
+    """Test examples of each dataset, over all classes."""
+    context: int = 128
+    """Tokens read of each example."""
+    k: str = "1,2,5"
+    """How many latents the sparse probes use, separated by commas."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One class against the rest: the same positives and negatives for every coder."""
+
+    dataset: str
+    name: str
+    train: np.ndarray
+    """Numbers of examples."""
+    validation: np.ndarray
+    """bool, over `train`."""
+    test: np.ndarray
+    truth: np.ndarray
+    """bool, over all examples of the dataset."""
+    weights: np.ndarray
+    """Bootstrap: how often each test example is drawn, [resamples, test]; positives and negatives apart."""
+
+
+Replicates = dict[tuple[str, str, str], tuple[float, np.ndarray, int]]
+"""(on, k, metric) → (value, its value under each resample, test examples)."""
+
+
+class SparseProbing(Eval[SparseProbingConfig]):
+    """k-sparse and dense probes of labelled concepts."""
+
+    Config = SparseProbingConfig
+    version = 1
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "accuracy": Metric(doc="Accuracy on balanced test examples.", better="higher", floor=0.5, ceiling=1.0),
+        "auc": Metric(doc="Area under the ROC curve on test examples.", better="higher", floor=0.5, ceiling=1.0),
+        "f1": Metric(doc="F1 of the positive class on balanced test examples.", better="higher", ceiling=1.0),
+    }
+
+    def __init__(self, config: SparseProbingConfig | None = None):
+        super().__init__(config)
+        self._raw: dict[str, tuple[LabelledInput, list[tuple[Replicates, dict]]]] = {}  # probes without coder, the same for all
+
+    @property
+    def ks(self) -> list[int]:
+        """The numbers of latents, as numbers."""
+        try:
+            found = [int(k) for k in self.config.k.split(",")]
+        except ValueError:
+            found = [0]
+        if min(found) < 1:
+            raise BadInput(f"k = {self.config.k!r} is not a list of whole numbers from 1 up, such as 1,2,5.")
+        return found
+
+    def needs(self) -> Mapping[str, Need]:
+        c = self.config
+        names = [name.strip() for name in c.datasets.split(",") if name.strip()]
+        if not names:
+            raise BadInput("sparse_probing needs at least one dataset.")
+        return {name: Labelled(name, c.train, c.test, c.context) for name in names}
+
+    def run(self, coder: SparseCoder[Any], inputs: Mapping[str, Any]) -> tuple[list[Score], dict[str, Any]]:
+        scores, details, by_dataset = [], {}, []
+        device = home(coder)
+        for name, data in inputs.items():
+            tasks = list(make_tasks(name, data, self.config.seed))
+            latents = data.pool(lambda x: coder.encode(x.to(device)).z)
+            here = [(a | b, {"latents": c, "activations": d}) for (a, c), (b, d) in zip(
+                self._probes(latents, data, tasks, "latents"), self._activations(name, data, tasks), strict=True
+            )]  # fmt: skip
+            for task, (found, _) in zip(tasks, here, strict=True):
+                scores += _scores(found, dataset=name, **{"class": task.name})
+            by_dataset.append(average([found for found, _ in here]))
+            scores += _scores(by_dataset[-1], dataset=name)
+            details[name] = {
+                "train": int(data.train.sum()), "test": int((~data.train).sum()), "leak": data.leak, "conflicts": data.conflicts,
+                "classes": {task.name: chosen for task, (_, chosen) in zip(tasks, here, strict=True)},
+            }  # fmt: skip
+        rng = numpy_generator("sparse_probing", "datasets", self.config.seed)
+        return _scores(average(by_dataset, rng)) + scores, details
+
+    def _activations(self, name: str, data: LabelledInput, tasks: list[Task]) -> list[tuple[Replicates, dict]]:
+        if name not in self._raw or self._raw[name][0] is not data:
+            self._raw[name] = data, self._probes(data.pooled, data, tasks, "activations")
+        return self._raw[name][1]
+
+    def _probes(self, x: np.ndarray, data: LabelledInput, tasks: list[Task], on: str) -> list[tuple[Replicates, dict]]:
+        with threadpool_limits(1):  # problems this small only lose by threads, and their number must not change the bits
+            scaled = standardised(x, data.train)
+            dense = rotated(scaled, data.train)
+            return [probe(x, scaled, dense, task, self.ks, on) for task in tasks]
+
+
+def make_tasks(dataset: str, data: LabelledInput, seed: int) -> Iterator[Task]:
+    """A task for each class (one for two classes), with as many negatives as positives, drawn once and for all."""
+    present = [int(c) for c in np.unique(data.labels)]
+    for label in present[1:] if len(present) == 2 else present:
+        truth = data.labels == label
+        rng = numpy_generator("sparse_probing", seed, dataset, data.classes[label])
+        sides = [
+            _balanced(np.flatnonzero(truth & side), np.flatnonzero(~truth & side), rng) for side in (data.train, ~data.train)
+        ]
+        if min(len(side) for side in sides) < 4:
+            raise BadInput(
+                f"{dataset}: class {data.classes[label]} has too few examples. Ask for more of them, or leave the dataset out."
+            )
+        train, test = sides
+        validation = np.zeros(len(train), dtype=bool)
+        for some in (np.flatnonzero(truth[train]), np.flatnonzero(~truth[train])):
+            validation[rng.permutation(some)[: max(1, round(len(some) * VALIDATION))]] = True
+        weights = np.zeros((statistics.RESAMPLES, len(test)))
+        for some in (np.flatnonzero(truth[test]), np.flatnonzero(~truth[test])):
+            weights[:, some] = np.concatenate(list(statistics.counts(len(some), rng)))
+        yield Task(dataset, data.classes[label], train, validation, test, truth, weights)
+
+
+def _balanced(positive: np.ndarray, negative: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    n = min(len(positive), len(negative))
+    return np.sort(np.concatenate([rng.permutation(positive)[:n], rng.permutation(negative)[:n]]))
+
+
+def standardised(x: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Features centred and divided by their standard deviation over the training examples; constant ones become 0. float64."""
+    x = x.astype(np.float64)
+    center, std = x[train].mean(0), x[train].std(0)
+    return np.where(std > 1e-12, (x - center) / np.maximum(std, 1e-12), 0.0)
+
+
+def rotated(x: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """The same features in at most as many coordinates as there are training examples.
+
+    An L2-regularised solution lies in the span of its training examples, so a rotation onto that span loses nothing, and a probe
+    on 65 thousand latents costs no more than one on some hundred.
+    """
+    if x.shape[1] <= train.sum():
+        return x
+    rows = x[train]
+    values, vectors = np.linalg.eigh(rows @ rows.T)
+    keep = values > values.max() * 1e-12
+    return (x @ rows.T) @ (vectors[:, keep] / np.sqrt(values[keep]))
+
+
+def strongest(x: np.ndarray, task: Task, k: int) -> np.ndarray:
+    """The k features whose mean differs most between positives and negatives of the training examples."""
+    truth = task.truth[task.train]
+    gap = np.abs(x[task.train][truth].mean(0) - x[task.train][~truth].mean(0))
+    return np.argsort(-gap, kind="stable")[:k]
+
+
+def probe(
+    x: np.ndarray, scaled: np.ndarray, dense: np.ndarray, task: Task, ks: list[int], on: str
+) -> tuple[Replicates, dict[str, Any]]:
+    """Measures of all probes of one task, and which features and C they chose."""
+    found: Replicates = {}
+    order = strongest(x, task, max(ks))
+    chosen: dict[str, Any] = {"features": order.tolist(), "C": {}}
+    for k, features in [*((str(k), scaled[:, order[:k]]) for k in ks), ("all", dense)]:
+        margin, C = fit(features, task)
+        chosen["C"][k] = C
+        truth = task.truth[task.test]
+        for metric, measured in measures(margin, truth, np.vstack([np.ones(len(truth)), task.weights])).items():
+            found[on, k, metric] = float(measured[0]), measured[1:], len(truth)
+    return found, chosen
+
+
+def fit(x: np.ndarray, task: Task) -> tuple[np.ndarray, float]:
+    """(margins of the test examples, C): C by validation likelihood, then a fit on all training examples."""
+    y, rows = task.truth[task.train], x[task.train]
+    if not rows.any():
+        return np.zeros(len(task.test)), STRENGTHS[0]
+    losses = []
+    for C in STRENGTHS:
+        margin = _logistic(rows[~task.validation], y[~task.validation], C).decision_function(rows[task.validation])
+        losses.append(np.logaddexp(0, np.where(y[task.validation], -margin, margin)).mean())
+    C = STRENGTHS[int(np.argmin(losses))]
+    return _logistic(rows, y, C).decision_function(x[task.test]), C
+
+
+def _logistic(x: np.ndarray, y: np.ndarray, C: float) -> Any:
+    from sklearn.linear_model import LogisticRegression  # a second to import
+
+    return LogisticRegression(C=C, max_iter=20_000, tol=1e-5).fit(x, y)
+
+
+def measures(margin: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Accuracy, AUC and F1 under each row of example weights [r, n]: each [r]."""
+    guess = margin > 0
+    positive, negative = weights * truth, weights * ~truth
+    hits, false = positive @ guess, negative @ guess
+    order = np.argsort(margin, kind="stable")
+    start = np.flatnonzero(np.r_[True, np.diff(margin[order]) != 0])  # ties are groups
+    p, n = (np.add.reduceat(w[:, order], start, axis=1) for w in (positive, negative))
+    below = np.cumsum(n, axis=1) - n / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "accuracy": (hits + negative.sum(1) - false) / weights.sum(1),
+            "auc": (p * below).sum(1) / (positive.sum(1) * negative.sum(1)),
+            "f1": 2 * hits / (hits + positive.sum(1) + false),
+        }
+
+
+def average(parts: list[Replicates], rng: np.random.Generator | None = None) -> Replicates:
+    """Mean over tasks or datasets; with `rng` these are resampled too (two levels), where there are several."""
+    draws = None
+    if rng is not None and len(parts) > 1:
+        draws = np.concatenate(list(statistics.counts(len(parts), rng))) / len(parts)  # [resamples, parts]
+    found: Replicates = {}
+    for place in parts[0]:
+        stacked = np.stack([part[place][1] for part in parts], axis=1)
+        replicates = stacked.mean(1) if draws is None else (stacked * draws).sum(1)
+        found[place] = float(np.mean([part[place][0] for part in parts])), replicates, sum(part[place][2] for part in parts)
+    return found
+
+
+def _scores(found: Replicates, **where: str) -> list[Score]:
+    return [
+        score(metric, statistics.percentile(value, replicates, n), **where, k=k, on=on)
+        for (on, k, metric), (value, replicates, n) in found.items()
+    ]

@@ -1,0 +1,234 @@
+"""passes: forward passes over held-out text that all coders share: site activations, and losses clean, ablated and spliced.
+
+Text is read in chunks of a few rows, in one fixed random order; each kind of pass keeps each chunk's result in a file of its own:
+STORE/passes/<key>/00000.safetensors, key = hash of (model, site, text, what stands at the site). So a killed run goes on where it
+was, a coder added later costs its own passes and a clean one, and no number depends on which other coders are measured along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from assay import codec
+from assay.activations.forward import read_rows
+from assay.errors import BadInput, DamagedFile
+from assay.models.base import Model, Site
+from assay.progress import Progress, silent
+from assay.shapes import Bool, Float, Int, Tensor
+from assay.splice import ablate
+from assay.store import Store, digest, require_space, write_atomic
+
+if TYPE_CHECKING:
+    from assay.corpora.pack import Tokens
+
+CHUNK_ROWS = 16
+PIECE = 1024  # vectors handed out at once
+LOGITS_BYTES = 2**28  # of one forward pass
+SOFTMAX_ENTRIES = 2**22  # fp32 log-probabilities held at once
+VERSION = 1  # counts the meaning of the stored numbers
+CLEAN = {"pass": "clean"}
+ZERO = {"pass": "zero-ablated"}
+
+
+@dataclass
+class Text:
+    """At least `tokens` real tokens of held-out text (all of it when shorter), and a model that reads them at a site."""
+
+    model: Model
+    site: Site
+    text: Tokens
+    tokens: int
+    store: Store
+    progress: Progress = silent
+    rows: list[np.ndarray] = field(init=False)
+    """Row numbers of each chunk."""
+
+    def __post_init__(self) -> None:
+        order, seen = self.text.order(0, 0), 0
+        self.rows = []
+        for start in range(0, len(order), CHUNK_ROWS):
+            if seen >= self.tokens:
+                break
+            self.rows.append(np.sort(order[start : start + CHUNK_ROWS]))
+            seen += int(np.asarray(self.text.mask[self.rows[-1]]).sum())
+        if not seen:
+            raise BadInput("The held-out text has no tokens. Give more text, or a larger held-out share.")
+
+    def batch(self, rows: np.ndarray) -> tuple[Int[Tensor, "b s"], Bool[Tensor, "b s"], Bool[Tensor, "b s"]]:
+        """(tokens, mask, positions whose next token counts) of some rows, on the model's device."""
+        tokens = torch.from_numpy(np.asarray(self.text.tokens[rows]).astype(np.int64))
+        mask = torch.from_numpy(np.asarray(self.text.mask[rows]).copy())
+        return (
+            tokens.to(self.model.device),
+            mask.to(self.model.device),
+            torch.from_numpy(self.counted(rows)).to(self.model.device),
+        )
+
+    def counted(self, rows: np.ndarray) -> Bool[np.ndarray, "b s"]:
+        """True at t when t and t + 1 are both real text of one document: then the loss of predicting t + 1 counts."""
+        mask, document = np.asarray(self.text.mask[rows]), np.asarray(self.text.document[rows])
+        out = np.zeros_like(mask)
+        out[:, :-1] = mask[:, :-1] & mask[:, 1:] & (document[:, :-1] == document[:, 1:])
+        return out
+
+    @cached_property
+    def documents(self) -> np.ndarray:
+        """Numbers of the documents in all chunks, sorted."""
+        return np.unique(np.concatenate([self.text.document[r][self.text.mask[r]] for r in self.rows]))
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """Document (place in `documents`) of each predicted token, in the order of the losses."""
+        found = [np.asarray(self.text.document[r])[self.counted(r)] for r in self.rows]
+        return np.searchsorted(self.documents, np.concatenate(found))
+
+    # ---- activations at the site -------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Run the model up to the site over every chunk that has not been read yet."""
+        folder = self._folder({"pass": "read"})
+        missing = [i for i in range(len(self.rows)) if not (folder / _name(i)).exists()]
+        need = sum(self._size(i) for i in missing)
+        require_space(
+            self.store.root, need * self.model.d(self.site) * 4, f"Keeping the activations of {need:,} held-out tokens"
+        )
+        done = sum(self._size(i) for i in range(len(self.rows))) - need
+        for i in missing:
+            x = read_rows(self.model, self.text, self.rows[i], [self.site], batch_rows=CHUNK_ROWS, device="cpu")[0]
+            _save(folder / _name(i), {"x": x})
+            done += len(x)
+            self.progress(done, done + need, "tokens read")
+
+    def vectors(self) -> Iterator[tuple[Float[Tensor, "n d"], np.ndarray]]:
+        """(activations in fp32, place of their document in `documents`) of all real tokens."""
+        folder = self._folder({"pass": "read"})
+        for i, rows in enumerate(self.rows):
+            x = _load(folder / _name(i))["x"]
+            document = np.searchsorted(self.documents, np.asarray(self.text.document[rows])[np.asarray(self.text.mask[rows])])
+            for start in range(0, len(x), PIECE):
+                yield x[start : start + PIECE].float(), document[start : start + PIECE]
+
+    @cached_property
+    def mean(self) -> Float[Tensor, " d"]:
+        """Mean of all real tokens' activations, fp32 on the CPU."""
+        total, n = torch.zeros(self.model.d(self.site), dtype=torch.float64), 0
+        for x, _ in self.vectors():
+            total, n = total + x.double().sum(0), n + len(x)
+        return (total / n).float()
+
+    # ---- losses ------------------------------------------------------------------------------------------------------------
+
+    def run(self, spliced: Mapping[str, Model]) -> None:
+        """Every pass that is not stored yet: clean, mean- and zero-ablated, and each view of the model in `spliced`, by its key."""
+        views = {self._folder(what): view for what, view in self._views(spliced)}
+        for folder, (what, _) in zip(views, self._views(spliced), strict=True):
+            if not (folder / "what.json").exists():
+                write_atomic(folder / "what.json", codec.to_json(self._about(what)))
+        jobs = [(i, [f for f in views if not (f / _name(i)).exists()]) for i in range(len(self.rows))]
+        total = sum(len(missing) * self._size(i) for i, missing in jobs)
+        done = 0
+        for i, missing in jobs:
+            if missing:
+                self._chunk(i, {folder: views[folder] for folder in missing})
+                done += len(missing) * self._size(i)
+                self.progress(done, total, "tokens passed")
+
+    def losses(self, what: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """(cross-entropy, KL from clean) of each predicted token under one kind of pass: CLEAN, ZERO, `mean_ablated`, `through(key)`."""
+        folder = self._folder(what)
+        chunks = [_load(folder / _name(i)) for i in range(len(self.rows))]
+        return torch.cat([c["ce"] for c in chunks]).numpy(), torch.cat([c["kl"] for c in chunks]).numpy()
+
+    @property
+    def mean_ablated(self) -> dict[str, Any]:
+        """What the mean-ablated pass is called: its mean is part of the name."""
+        return {"pass": "mean-ablated", "mean": digest(self.mean.tolist())[:16]}
+
+    def _views(self, spliced: Mapping[str, Model]) -> list[tuple[dict[str, Any], Model]]:
+        ablated: list[tuple[dict[str, Any], Model]] = [
+            (self.mean_ablated, ablate(self.model, self.site, self.mean)), (ZERO, ablate(self.model, self.site))
+        ]  # fmt: skip
+        return [(CLEAN, self.model), *ablated, *((through(key), view) for key, view in spliced.items())]
+
+    @torch.no_grad()
+    def _chunk(self, i: int, views: Mapping[Path, Model]) -> None:
+        found: dict[Path, list[tuple[Tensor, Tensor]]] = {folder: [] for folder in views}
+        for rows in np.split(self.rows[i], range(self.batch_rows, len(self.rows[i]), self.batch_rows)):
+            tokens, mask, counted = self.batch(rows)
+            clean = self.model.run(tokens, mask=mask).logits
+            assert clean is not None
+            for folder, view in views.items():
+                logits = clean if view is self.model else view.run(tokens, mask=mask).logits
+                assert logits is not None
+                found[folder].append(token_losses(clean, logits, tokens, counted))
+        for folder, parts in found.items():
+            ce, kl = (torch.cat(p).cpu() for p in zip(*parts, strict=True))
+            _save(folder / _name(i), {"ce": ce, "kl": kl})
+
+    @cached_property
+    def batch_rows(self) -> int:
+        """Rows of one forward pass with logits: a function of context and vocabulary alone, so that bits repeat."""
+        tokens, _, _ = self.batch(self.rows[0][:1])
+        logits = self.model.run(tokens[:, :1]).logits
+        assert logits is not None
+        return max(1, min(CHUNK_ROWS, LOGITS_BYTES // (tokens.shape[1] * logits.shape[-1] * logits.element_size())))
+
+    def _size(self, i: int) -> int:
+        return int(np.asarray(self.text.mask[self.rows[i]]).sum())
+
+    def _about(self, what: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "version": VERSION, "model": self.model.fingerprint, "dtype": str(self.model.dtype), "site": str(self.site),
+            "tokens": self.text.fingerprint, "chunk": CHUNK_ROWS, "what": dict(what),
+        }  # fmt: skip
+
+    def _folder(self, what: Mapping[str, Any]) -> Path:
+        return self.store.path("passes", digest(self._about(what))[:16])
+
+
+def through(key: str) -> dict[str, Any]:
+    """What the pass spliced with the coder of hash `key` is called."""
+    return {"pass": "spliced", "coder": key}
+
+
+def token_losses(
+    clean: Float[Tensor, "b s v"], other: Float[Tensor, "b s v"], tokens: Int[Tensor, "b s"], counted: Bool[Tensor, "b s"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """(cross-entropy of `other`, KL(clean ‖ other)) at each counted position, fp32 nats; exactly 0 where the two are one tensor."""
+    ces, kls = [], []
+    for place in counted.nonzero().split(max(1, SOFTMAX_ENTRIES // clean.shape[-1])):
+        row, t = place.unbind(1)
+        q = other[row, t].float().log_softmax(-1)
+        ces.append(-q.gather(1, tokens[row, t + 1][:, None])[:, 0])
+        if clean is other:
+            kls.append(torch.zeros_like(ces[-1]))
+            continue
+        p = clean[row, t].float().log_softmax(-1)
+        kls.append((p.exp() * (p - q)).sum(-1))
+    return (torch.cat(ces), torch.cat(kls)) if ces else (clean.new_zeros(0).float(), clean.new_zeros(0).float())
+
+
+def _name(i: int) -> str:
+    return f"{i:05d}.safetensors"
+
+
+def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+    write_atomic(path, safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}))
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except (SafetensorError, FileNotFoundError) as error:
+        raise DamagedFile(
+            f"{path} is truncated, altered or gone ({error}). Delete {path.parent} and run the same command again."
+        ) from None

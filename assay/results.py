@@ -1,0 +1,268 @@
+"""Score and Record: one immutable JSON per (coder, eval, eval version, configuration, data). Reading, tables, leaderboard, export."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from assay import codec, statistics
+from assay.errors import BadInput, UnknownName
+from assay.provenance import Made
+from assay.randomness import numpy_generator
+from assay.statistics import Interval
+from assay.store import Store, digest, write_atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number. Dimensions go into `where`, never into the metric's name; a missing value is None with a reason."""
+
+    metric: str
+    value: float | None
+    where: dict[str, str] = field(default_factory=dict)
+    n: int | None = None
+    """Independent units the interval rests on (documents, examples)."""
+    low: float | None = None
+    """Lower end of the 95 % confidence interval."""
+    high: float | None = None
+    reason: str | None = None
+    """Why the value is missing."""
+
+    @property
+    def spec(self) -> str:
+        """The score's full name: `loss_recovered[ablation=mean]`."""
+        inner = ",".join(f"{k}={v}" for k, v in self.where.items())
+        return f"{self.metric}[{inner}]" if inner else self.metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Everything one eval says of one coder."""
+
+    schema: int
+    key: str
+    """See `key`."""
+    coder: str
+    """Name for people."""
+    coder_hash: str
+    eval: str
+    eval_version: int
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    """Hashes of what it was computed from: model, tokens, datasets."""
+    about: dict[str, Any]
+    """The coder's architecture, widths, site, and whether it is a baseline."""
+    scores: list[Score]
+    details: dict[str, Any]
+    made: Made
+
+    @property
+    def setting(self) -> str:
+        """Records with the same setting are comparable: same eval, version, configuration and data. 16 hex digits."""
+        return digest([self.eval, self.eval_version, self.config, self.inputs])[:16]
+
+    def score(self, spec: str) -> Score | None:
+        """The score of a full name such as `loss_recovered[ablation=mean]`, or None."""
+        return next((s for s in self.scores if s.spec == spec), None)
+
+    def value(self, spec: str) -> float | None:
+        """Its value, or None."""
+        found = self.score(spec)
+        return None if found is None else found.value
+
+
+def key(coder_hash: str, eval_name: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """sha256(coder hash, eval, eval version, configuration, hashes of the data)[:16]: the name of a record's file."""
+    return digest([coder_hash, eval_name, version, dict(config), dict(inputs)])[:16]
+
+
+def write(store: Store, record: Record) -> None:
+    """Put a record into the store, whole or not at all."""
+    write_atomic(store.path("results", record.eval) / f"{record.key}.json", codec.to_json(record) + "\n")
+
+
+def find(store: Store, eval_name: str, record_key: str) -> Record | None:
+    """The record of a key, or None."""
+    path = store.path("results", eval_name) / f"{record_key}.json"
+    if not path.exists():
+        return None
+    return codec.from_data(Record, codec.migrate("record", codec.read_json(path), path), path)
+
+
+def load(store: Store, eval: str | None = None, coder: str | None = None) -> list[Record]:
+    """All records, or those of one eval, of one coder; by eval, coder's name, key."""
+    names = store.names("results") if eval is None else [eval]
+    paths = [p for name in names for p in sorted(store.path("results", name).glob("[!.]*.json"))]
+    found = [r for p in paths if (r := find(store, p.parent.name, p.stem)) is not None]
+    return sorted((r for r in found if coder in (None, r.coder)), key=lambda r: (r.eval, r.coder, r.key))
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    """Of each eval only the records of the newest version: numbers of different meaning never stand together."""
+    records = list(records)
+    newest = {r.eval: max(o.eval_version for o in records if o.eval == r.eval) for r in records}
+    return [r for r in records if r.eval_version == newest[r.eval]]
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------------------
+
+CORE = ("l0", "loss_recovered[ablation=mean]", "fvu", "kl", "frac_alive")
+
+
+def table(records: Sequence[Record], metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """One row a record: coder, architecture, baseline, eval, setting, then the Score (or None) of each metric's full name.
+
+    `metrics` defaults to every score without a dataset. `UnknownName` for a name that no record has.
+    """
+    known = list(dict.fromkeys(s.spec for r in records for s in r.scores))
+    wanted = [s for s in known if "dataset=" not in s] if metrics is None else list(metrics)
+    for spec in wanted:
+        if spec not in known:
+            raise UnknownName.among("metric", spec, known)
+    return [_who(r) | {spec: r.score(spec) for spec in wanted} for r in records]
+
+
+def _who(r: Record) -> dict[str, Any]:
+    about = {"architecture": r.about.get("architecture"), "baseline": bool(r.about.get("baseline"))}
+    return {"coder": r.coder} | about | {"eval": r.eval, "setting": r.setting}
+
+
+def export(records: Sequence[Record], format: Literal["csv", "json", "markdown"], metrics: Sequence[str] | None = None) -> str:
+    """Text of all scores: csv (one line a score), json (whole records, an array), or a markdown table (one line a record)."""
+    if format == "json":
+        return codec.to_json([codec.to_data(r) for r in records]) + "\n"
+    rows = table(records, metrics)
+    if format == "csv":
+        return _csv(rows)
+    if format == "markdown":
+        return _markdown(rows)
+    raise UnknownName.among("export format", format, ["csv", "json", "markdown"])
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    who = ["coder", "architecture", "baseline", "eval", "setting"]
+    writer.writerow([*who, "metric", "value", "low", "high", "n", "reason"])
+    for row in rows:
+        for s in (v for v in row.values() if isinstance(v, Score)):
+            writer.writerow([*(row[w] for w in who), s.spec, s.value, s.low, s.high, s.n, s.reason])
+    return out.getvalue()
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "No results.\n"
+    names = [n for n in rows[0] if n not in ("baseline", "setting")]
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(cell(row[n]) for n in names) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def cell(value: Any) -> str:
+    """A value for people: `0.934 (0.921 to 0.947)`."""
+    if isinstance(value, Score | Interval):
+        if value.value is None or value.low is None or value.high is None:
+            return "–" if value.value is None else f"{value.value:.3g}"
+        return f"{value.value:.3g} ({value.low:.3g} to {value.high:.3g})"
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+# ---- comparisons ---------------------------------------------------------------------------------------------------------------
+
+
+def recovered(s: statistics.Sums) -> np.ndarray:
+    """Loss recovered against mean ablation, from sums over documents."""
+    return (s["mean"] - s["spliced"]) / (s["mean"] - s["clean"])
+
+
+def fvu(s: statistics.Sums) -> np.ndarray:
+    """Fraction of variance unexplained, from sums over documents."""
+    return s["se"] / s["variance"]
+
+
+def combination(records: Sequence[Record], weights: Sequence[float], statistic: statistics.Statistic = recovered) -> Interval:
+    """Σ weights · statistic(record) over `core` records of one setting, *paired*: all see the same resampled blocks of documents.
+
+    Weights (1, −1) compare two coders; those of `statistics.matched` interpolate a sweep.
+    """
+    if len({r.setting for r in records}) != 1:
+        raise BadInput(
+            "Only records of one setting can be compared: evaluate the coders with the same model, text and settings."
+        )
+    parts = {(i, k): np.asarray(v) for i, r in enumerate(records) for k, v in r.details["blocks"].items()}
+
+    def value(s: Mapping[Any, np.ndarray]) -> np.ndarray:
+        each = [statistic({k: v for (which, k), v in s.items() if which == i}) for i in range(len(records))]
+        return np.asarray(sum(w * e for w, e in zip(weights, each, strict=True)))
+
+    return statistics.bootstrap(value, parts, numpy_generator("compare", records[0].setting))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One row of the leaderboard."""
+
+    record: Record
+    l0: float
+    rival: str | None
+    """The strongest baseline architecture that reaches this L0."""
+    rival_value: float | None
+    """Its loss recovered, interpolated to this L0 (linear in log L0)."""
+    advantage: Interval | None
+    """Loss recovered minus the rival's, paired over documents; None where no baseline reaches this L0."""
+
+
+def leaderboard(records: Iterable[Record]) -> list[Place]:
+    """`core` records, setting by setting: trained coders by their advantage over the strongest baseline *at their own L0*, then
+    those no baseline reaches by loss recovered, then the baselines. One L0 is never compared with another.
+    """
+    spec = "loss_recovered[ablation=mean]"
+    rows = [r for r in latest(records) if r.eval == "core" and r.value("l0") is not None and r.value(spec) is not None]
+    places = [_place(r, [o for o in rows if o.setting == r.setting and o.about.get("baseline")]) for r in rows]
+
+    def rank(p: Place) -> tuple[Any, ...]:
+        gain = None if p.advantage is None else p.advantage.value
+        return (
+            p.record.setting,
+            bool(p.record.about.get("baseline")),
+            gain is None,
+            -(gain or 0.0),
+            -(p.record.value(spec) or 0.0),
+        )
+
+    return sorted(places, key=rank)
+
+
+def _place(r: Record, baselines: Sequence[Record]) -> Place:
+    l0, spec = r.value("l0") or 0.0, "loss_recovered[ablation=mean]"
+    best: tuple[float, str, list[Record], np.ndarray] | None = None
+    own = {r.about["architecture"]} if r.about.get("baseline") else set()
+    for name in sorted({o.about["architecture"] for o in baselines} - own):
+        sweep = [o for o in baselines if o.about["architecture"] == name]
+        weights = statistics.matched([o.value("l0") or 0.0 for o in sweep], l0)
+        if weights is not None:
+            value = float(weights @ np.array([o.value(spec) for o in sweep]))
+            best = max((b for b in (best, (value, name, sweep, weights)) if b), key=lambda b: b[0])
+    if best is None:
+        return Place(record=r, l0=l0, rival=None, rival_value=None, advantage=None)
+    return Place(record=r, l0=l0, rival=best[1], rival_value=best[0], advantage=combination([r, *best[2]], [1.0, *-best[3]]))
+
+
+def at_l0(records: Iterable[Record], l0: float, statistic: statistics.Statistic = recovered) -> dict[str, Interval]:
+    """Each architecture's value at a matched L0, interpolated along its own sweep; architectures that do not reach it are left out."""
+    rows = [r for r in latest(records) if r.eval == "core" and r.value("l0") is not None]
+    if len({r.setting for r in rows}) > 1:
+        raise BadInput("These records were made with several settings; compare one model, text and configuration at a time.")
+    found = {}
+    for name in sorted({r.about["architecture"] for r in rows}):
+        sweep = [r for r in rows if r.about["architecture"] == name]
+        weights = statistics.matched([r.value("l0") or 0.0 for r in sweep], l0)
+        if weights is not None:
+            found[name] = combination(sweep, weights.tolist(), statistic)
+    return found
