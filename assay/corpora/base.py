@@ -21,8 +21,11 @@ class Corpus(Protocol):
 
     name: str
     """What a person calls it."""
-    fingerprint: str
-    """Identity of the contents, 16 hex digits: file hashes, a hub revision, a carrier's version."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the contents, 16 hex digits: file hashes, a hub revision, a carrier's version."""
+        ...
 
     def documents(self) -> Iterator[Document]:
         """All documents, from the first, each time it is called. Bounded memory."""

@@ -120,10 +120,13 @@ class Model(Protocol):
 
     name: str
     """What a person calls it: hub id, path, or short name."""
-    fingerprint: str
-    """sha256 over configuration and weights, 16 hex digits: part of every key of what is made from this model."""
     tokenizer: Any
     n_layers: int
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over configuration and weights, 16 hex digits: part of every key of what is made from this model."""
+        ...
 
     @property
     def device(self) -> Any: ...
