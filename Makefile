@@ -38,7 +38,7 @@ $(VENV)/.test: $(VENV)/.setup
 check: $(VENV)/.test  ## lint, types, floors, docs
 	$(BIN)/ruff check $(wildcard $(CODE))
 	$(BIN)/ruff format --check $(wildcard $(CODE))
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_layers.py tests/docs
 
 bench: $(VENV)/.test  ## every figure the docs quote, measured here

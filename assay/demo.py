@@ -101,7 +101,7 @@ def run(
     paths = sweep(trained, source, how, store, about=about, listen=heard)
     coders: dict[str, SparseCoder[Any]] = _loaded(paths)
     stage("Fitting baselines of the same L0")
-    coders |= baselines.stored(coders, source, store, BASELINES, about=about, seed=cfg.seed)
+    coders |= baselines.matched(coders, source, BASELINES, store=store, about=about, seed=cfg.seed)
     records = evaluate(
         coders, _evals(cfg), model=model, site=Site.parse(cfg.site), store=store, text=held_out, labelled=corpora.load,
         progress=stage(f"Measuring {len(coders)} coders on held-out text and labelled sets"),
@@ -117,10 +117,9 @@ def _gathered(store: Store, cfg: DemoConfig, stage: Stage) -> tuple[Model, Path,
             assets.fetch(carrier, progress=stage(f"Fetching {carrier}"))
     stage(f"Loading {cfg.model}")
     model, corpus = models.load(cfg.model), corpora.load(cfg.corpus)
-    size = {"context": cfg.context}
     packing = stage("Tokenising")
-    text = tokenise(corpus, model.tokenizer, PackConfig(split="train", max_tokens=cfg.tokens, **size), store, packing)
-    wanted = PackConfig(split="held_out", max_tokens=2 * cfg.eval_tokens, **size)
+    text = tokenise(corpus, model.tokenizer, PackConfig(split="train", max_tokens=cfg.tokens, context=cfg.context), store, packing)
+    wanted = PackConfig(split="held_out", max_tokens=2 * cfg.eval_tokens, context=cfg.context)
     held_out = tokenise(corpus, model.tokenizer, wanted, store, packing)
     reading = stage(f"Reading {text.n_tokens:,} tokens with {cfg.model}, {cfg.site}")
     return model, gather(model, text, [Site.parse(cfg.site)], GatherConfig(), store, reading), held_out

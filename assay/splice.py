@@ -115,9 +115,13 @@ class Spliced:
         self.name = f"{model.name} spliced at {', '.join(str(s) for s in self.edits)}"
         self.tokenizer, self.n_layers = model.tokenizer, model.n_layers
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of the model and the spliced coders; `BadInput` under an edit, which is code and has no hash."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         if self._coders is None:
             raise BadInput(
                 f"{self.name} runs under an edit and has no fingerprint: nothing made from it can be stored under a key."

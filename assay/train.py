@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ def train(
     cfg: TrainConfig,
     *,
     resume: Path | None = None,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Train all `coders` (in place) over one stream; yields a row a coder every `log_every` steps.
 
     `resume` is a checkpoint file: read when it exists, written as training goes on. When the iterator ends or is closed, the

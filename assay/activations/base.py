@@ -16,12 +16,19 @@ class ActivationSource(Protocol):
     bit, and two coders that ask alike see the same data. Finite sources start over with a new permutation each pass.
     """
 
-    d_in: int
-    d_out: int
-    fingerprint: str
-    """sha256-based identity of the data (16 hex digits): part of a coder's provenance."""
-    tokens: int | None
-    """Vectors in one pass, or None when the source never repeats."""
+    @property
+    def d_in(self) -> int: ...
+    @property
+    def d_out(self) -> int: ...
+    @property
+    def fingerprint(self) -> str:
+        """sha256-based identity of the data (16 hex digits): part of a coder's provenance."""
+        ...
+
+    @property
+    def tokens(self) -> int | None:
+        """Vectors in one pass, or None when the source never repeats."""
+        ...
 
     def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """Batches of exactly `size` vectors, fp32, unscaled, from number `start` on, without end."""

@@ -19,8 +19,10 @@ class Document:
 class Corpus(Protocol):
     """Documents in a fixed order."""
 
-    name: str
-    """What a person calls it."""
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        ...
 
     @property
     def fingerprint(self) -> str:

@@ -228,7 +228,7 @@ def directions(coder: SparseCoder[Any]) -> tuple[list[Score], dict[str, np.ndarr
         value = float(closest.mean())
         scores.append(score(metric, Interval(value, value, value, len(W))))
         latents |= {f"max_{name}_cosine": closest, f"{name}_norm": W.detach().float().norm(dim=1).cpu().numpy()}
-    if W_enc is not None and coder.linear and W_enc.T.shape == W_dec.shape:
+    if W_enc is not None and W_dec is not None and W_enc.T.shape == W_dec.shape:
         latents["encoder_decoder_cosine"] = (
             torch.cosine_similarity(W_enc.detach().T, W_dec.detach(), dim=1).float().cpu().numpy()
         )

@@ -130,9 +130,13 @@ class HFModel:
     def dtype(self) -> torch.dtype:
         return next(p.dtype for p in self.module.parameters() if p.is_floating_point())
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """sha256 over configuration, dtype and weights, 16 hex digits. Library versions and paths do not count."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         if self._files is None:
             config = self.module.config.to_diff_dict()
             weights = {name: _tensor_hash(tensor) for name, tensor in self.module.state_dict().items()}
