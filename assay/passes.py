@@ -137,9 +137,8 @@ class Text:
         total = sum(len(missing) * self._size(i) for i, missing in jobs)
         done = 0
         for i, missing in jobs:
-            if missing:
-                self._chunk(i, {folder: views[folder] for folder in missing})
-                done += len(missing) * self._size(i)
+            for tokens in self._chunk(i, {folder: views[folder] for folder in missing}) if missing else ():
+                done += tokens
                 self.progress(done, total, "tokens passed")
 
     def losses(self, what: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -160,16 +159,20 @@ class Text:
         return [(CLEAN, self.model), *ablated, *((through(key), view) for key, view in spliced.items())]
 
     @torch.no_grad()
-    def _chunk(self, i: int, views: Mapping[Path, Model]) -> None:
+    def _chunk(self, i: int, views: Mapping[Path, Model]) -> Iterator[int]:
+        """Make and save the files of one chunk; yields the tokens of each pass as it is done."""
         found: dict[Path, list[tuple[Tensor, Tensor]]] = {folder: [] for folder in views}
         for rows in np.split(self.rows[i], range(self.batch_rows, len(self.rows[i]), self.batch_rows)):
             tokens, mask, counted = self.batch(rows)
-            clean = self.model.run(tokens, mask=mask).logits
-            assert clean is not None
+            from_site = self.site.kind == "resid_post"  # then all that comes before need not be run again for each coder
+            clean = self.model.run(tokens, [self.site] if from_site else (), mask=mask)
+            start = (self.site, clean[self.site]) if from_site else None
+            assert clean.logits is not None
+            reference = Reference(clean.logits, tokens, counted)
             for folder, view in views.items():
-                logits = clean if view is self.model else view.run(tokens, mask=mask).logits
-                assert logits is not None
-                found[folder].append(token_losses(clean, logits, tokens, counted))
+                logits = None if view is self.model else view.run(tokens, mask=mask, start=start).logits
+                found[folder].append(reference.losses(logits))
+                yield int(mask.sum())
         for folder, parts in found.items():
             ce, kl = (torch.cat(p).cpu() for p in zip(*parts, strict=True))
             _save(folder / _name(i), {"ce": ce, "kl": kl})
@@ -200,21 +203,34 @@ def through(key: str) -> dict[str, Any]:
     return {"pass": "spliced", "coder": key}
 
 
-def token_losses(
-    clean: Float[Tensor, "b s v"], other: Float[Tensor, "b s v"], tokens: Int[Tensor, "b s"], counted: Bool[Tensor, "b s"]
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """(cross-entropy of `other`, KL(clean ‖ other)) at each counted position, fp32 nats; exactly 0 where the two are one tensor."""
-    ces, kls = [], []
-    for place in counted.nonzero().split(max(1, SOFTMAX_ENTRIES // clean.shape[-1])):
-        row, t = place.unbind(1)
-        q = other[row, t].float().log_softmax(-1)
-        ces.append(-q.gather(1, tokens[row, t + 1][:, None])[:, 0])
-        if clean is other:
-            kls.append(torch.zeros_like(ces[-1]))
-            continue
-        p = clean[row, t].float().log_softmax(-1)
-        kls.append((p.exp() * (p - q)).sum(-1))
-    return (torch.cat(ces), torch.cat(kls)) if ces else (clean.new_zeros(0).float(), clean.new_zeros(0).float())
+class Reference:
+    """Next-token distributions of the clean pass at each counted position, kept for all passes that are held against them."""
+
+    def __init__(self, clean: Float[Tensor, "b s v"], tokens: Int[Tensor, "b s"], counted: Bool[Tensor, "b s"]):
+        self.places = counted.nonzero().split(max(1, SOFTMAX_ENTRIES // clean.shape[-1]))
+        self.targets = [tokens[place[:, 0], place[:, 1] + 1][:, None] for place in self.places]
+        logs = [clean[place[:, 0], place[:, 1]].float().log_softmax(-1) for place in self.places]
+        self.ce = [-log.gather(1, target)[:, 0] for log, target in zip(logs, self.targets)]
+        self.negentropy = []
+        for log in logs:  # in place: from here on the clean *probabilities* are what is kept
+            chance = log.exp()
+            self.negentropy.append(torch.linalg.vecdot(chance, log))
+            log.copy_(chance)
+        self.chances = logs
+
+    def losses(self, logits: Float[Tensor, "b s v"] | None) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """(cross-entropy, KL(clean ‖ other)) at each counted position, fp32 nats, of other logits; None means the clean ones."""
+        if not self.places:
+            return torch.zeros(0), torch.zeros(0)
+        if logits is None:
+            return torch.cat(self.ce), torch.zeros_like(torch.cat(self.ce))
+        ces, kls = [], []
+        for place, target, chance, negentropy in zip(self.places, self.targets, self.chances, self.negentropy):
+            log = logits[place[:, 0], place[:, 1]].float()
+            log -= log.logsumexp(-1, keepdim=True)
+            ces.append(-log.gather(1, target)[:, 0])
+            kls.append((negentropy - torch.linalg.vecdot(chance, log)).clamp_min(0.0))  # rounding may fall below 0
+        return torch.cat(ces), torch.cat(kls)
 
 
 def _name(i: int) -> str:

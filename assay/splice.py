@@ -153,11 +153,13 @@ class Spliced:
         stop_after: Site | None = None,
         mask: Bool[Tensor, "b s"] | None = None,
         grad: bool = False,
+        start: tuple[Site, Float[Tensor, "b s d"]] | None = None,
     ) -> Run:
         """As `Model.run`; `edit` comes after this view's own edits."""
         seen: dict[Site, Tensor] = {}
         wanted = {s for s in read if s in self.edits}
-        run = self.model.run(tokens, read, self._merged(edit, seen, wanted), stop_after=stop_after, mask=mask, grad=grad)
+        edits = self._merged(edit, seen, wanted)
+        run = self.model.run(tokens, read, edits, stop_after=stop_after, mask=mask, grad=grad, start=start)
         run.read |= seen
         return run
 

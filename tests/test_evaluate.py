@@ -164,14 +164,14 @@ class Counted:
     def __getattr__(self, name):
         return getattr(self._model, name)
 
-    def run(self, tokens, read=(), edit=None, *, stop_after=None, mask=None, grad=False):
+    def run(self, tokens, read=(), edit=None, *, stop_after=None, **others):
         if stop_after is None and tokens.shape[1] > 1:
             self.full += 1
         elif stop_after is not None:
             self.stopped += 1
         if self._die_at is not None and self.full + self.stopped > self._die_at:
             raise KeyboardInterrupt
-        return self._model.run(tokens, read, edit, stop_after=stop_after, mask=mask, grad=grad)
+        return self._model.run(tokens, read, edit, stop_after=stop_after, **others)
 
 
 def test_passes_are_shared_and_kept(model, text, some, store):

@@ -149,8 +149,10 @@ class Model(Protocol):
         stop_after: Site | None = None,
         mask: Bool[Tensor, "b s"] | None = None,
         grad: bool = False,
+        start: tuple[Site, Float[Tensor, "b s d"]] | None = None,
     ) -> Run:
-        """One forward pass. Right-padded rows; `mask` only travels to edits. `stop_after` ends it there, without logits."""
+        """One forward pass. Right-padded rows; `mask` only travels to edits. `stop_after` ends it there, without logits;
+        `start` (a resid_post site and its activations, from an earlier run) skips the blocks before it."""
         ...
 
     def generate(

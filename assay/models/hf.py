@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from assay.errors import BadInput, SiteMissing, UnknownName, WidthMismatch
 from assay.models import invariants
 from assay.models.base import Edit, Run, Site, Where
 from assay.models.families import structure
+from assay.models.taps import form_of, skipped
 from assay.shapes import Bool, Float, Int
 from assay.store import digest, file_hash
 
@@ -116,7 +117,9 @@ class HFModel:
         self.structure = structure(model)
         self.n_layers = len(self.structure.blocks)
         self._lock, self._busy = threading.RLock(), False
-        found = invariants.inspect(self)
+        with form_of(self.structure.blocks[0]) as in_tuple:
+            found = invariants.inspect(self)
+        self._in_tuple = in_tuple[-1]  # what a block gives, which depends on family and transformers version
         self._widths, self._refused = found.widths, self.structure.missing | found.refused
 
     def __repr__(self) -> str:
@@ -187,8 +190,10 @@ class HFModel:
         stop_after: Site | str | None = None,
         mask: Bool[Tensor, "b s"] | None = None,
         grad: bool = False,
+        start: tuple[Site, Float[Tensor, "b s d"]] | None = None,
     ) -> Run:
-        """One forward pass over right-padded rows. `stop_after` ends it there, without logits.
+        """One forward pass over right-padded rows. `stop_after` ends it there, without logits. `start`, a `resid_post` site
+        and what an earlier run of these tokens read there, begins there: same bits, without the blocks before.
 
         Reads are the values before the edit at their site, and may share memory with the model's own: do not write into them.
         With `grad`, gradients flow from logits and reads to edits and to every earlier read; weights get none.
@@ -200,10 +205,24 @@ class HFModel:
         mask = None if mask is None else mask.to(tokens.device)
         edits = {self.site(s): f for s, f in (edit or {}).items()}
         this = _Pass(len(tokens), sites, edits, stop, mask, grad)
-        logits = self._forward(tokens, this)
+        with self._begun(start, tokens, [*sites, *edits]):
+            logits = self._forward(tokens, this)
         if lost := [str(s) for s in sites if s not in this.read]:
             raise SiteMissing(f"The forward pass of {self.name} never reached {', '.join(lost)} before {stop or 'its end'}.")
         return Run({site: this.read[site] for site in sites}, logits)
+
+    def _begun(self, start: tuple[Site, Tensor] | None, tokens: Tensor, sites: Sequence[Site]) -> AbstractContextManager[None]:
+        """Skip what comes before `start`."""
+        if start is None:
+            return nullcontext()
+        site, x = self.site(start[0]), start[1]
+        if site.kind != "resid_post" or any(s.depth < site.depth for s in sites):
+            raise BadInput(f"A pass can start at a resid_post site that no read or edit comes before; got {site}.")
+        if x.shape != (*tokens.shape, self.d(site)):
+            raise WidthMismatch(
+                f"The activations to start from have shape {tuple(x.shape)}; {tuple(tokens.shape)} tokens were given."
+            )
+        return skipped(list(self.structure.blocks)[: site.layer + 1], x.to(self.device), self._in_tuple)
 
     def probe(
         self, tokens: Int[Tensor, "b s"], read: Sequence[Site] = (), edit: Mapping[Site, Edit] | None = None

@@ -5,7 +5,8 @@ Modules hand tensors on in several ways (bare, first of a tuple, positional, by 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,3 +53,26 @@ def _rewrite_output(out: Any, visit: Visit) -> Any:
     if new is None:
         return None
     return (new, *out[1:]) if isinstance(out, tuple) else new
+
+
+@contextmanager
+def skipped(blocks: Sequence[nn.Module], x: Tensor, in_tuple: bool) -> Iterator[None]:
+    """Within, the given blocks compute nothing and hand on `x`, in the form the family uses. Their hooks still fire."""
+    try:
+        for block in blocks:
+            block.forward = lambda *args, **kwargs: (x,) if in_tuple else x
+        yield
+    finally:
+        for block in blocks:
+            vars(block).pop("forward", None)
+
+
+@contextmanager
+def form_of(block: nn.Module) -> Iterator[list[bool]]:
+    """Within, notes of each call whether the block's output is a tuple."""
+    seen: list[bool] = []
+    handle = block.register_forward_hook(lambda module, args, out: seen.append(isinstance(out, tuple)))
+    try:
+        yield seen
+    finally:
+        handle.remove()

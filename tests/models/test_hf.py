@@ -172,6 +172,36 @@ def test_edits_in_another_dtype_are_cast_and_other_shapes_refused(tiny, tokens):
         model.run(tokens, edit={site: lambda x, where: x[..., :16]})
 
 
+def test_a_pass_can_start_at_a_site(model, tokens):
+    """Same bits as a whole pass, under an edit too, and none of the blocks before is run."""
+    sites = [s for s in model.sites() if s.kind == "resid_post"]
+    full = model.run(tokens, read=sites)
+    double = {sites[0]: lambda x, where: 2 * x}
+    edited, ran = model.run(tokens, edit=double).logits, []
+    norms = [m for n, m in model.module.named_modules() if "norm" in n.lower() or "ln_1" in n]
+    handles = [m.register_forward_pre_hook(lambda *_: ran.append(1)) for m in norms]
+    try:
+        for site in sites:
+            before = len(ran)
+            assert torch.equal(model.run(tokens, start=(site, full[site])).logits, full.logits)
+            assert len(ran) - before < len(norms)
+        assert torch.equal(model.run(tokens, edit=double, start=(sites[0], full[sites[0]])).logits, edited)
+        assert torch.equal(model.run(tokens).logits, full.logits)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_a_start_that_makes_no_sense_is_refused(model, tokens):
+    x = model.run(tokens, read=["resid_post.1"])["resid_post.1"]
+    with pytest.raises(BadInput, match="can start at a resid_post site"):
+        model.run(tokens, read=["resid_post.0"], start=(Site("resid_post", 1), x))
+    with pytest.raises(BadInput, match="can start at a resid_post site"):
+        model.run(tokens, start=(Site("mlp_out", 1), x))
+    with pytest.raises(WidthMismatch, match="activations to start from have shape"):
+        model.run(tokens, start=(Site("resid_post", 1), x[:, :-1]))
+
+
 def test_hooks_go_away_after_runs_stops_and_errors(model, tokens):
     before = hooks(model)
 
