@@ -1,0 +1,117 @@
+"""Origin: what coders' manifests say of where they are from, and so what they are to be measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from assay.cli.source import entry
+from assay.errors import BadInput
+
+if TYPE_CHECKING:
+    from assay.coders.base import SparseCoder
+    from assay.corpora.pack import PackConfig
+    from assay.store import Store
+
+About = Mapping[str, Mapping[str, Any]]
+"""By coder: `about` of its manifest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """What a person may say instead. What is left out is as the coders' manifests say."""
+
+    model: str | None = None
+    """The model to splice them into: smollm2, a directory, a hub id."""
+    model_dtype: str | None = None
+    """Its number type: bfloat16, float32."""
+    site: str | None = None
+    """The site they stand for, e.g. resid_post.10."""
+    corpus: str | None = None
+    """Text to measure on."""
+    context: int | None = None
+    """Tokens in a row, BOS included."""
+    bos: Literal["auto", "always", "never"] | None = None
+    """Whether each row starts with BOS."""
+    held_out: float | None = None
+    """Share of the documents that is held out. Another share than in training mixes the two sides."""
+    chat: bool | None = None
+    """Pass each document through the tokenizer's chat template."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What coders are measured on, resolved."""
+
+    model: str
+    model_dtype: str | None
+    site: str
+    corpus: str | None
+    packing: Mapping[str, Any]
+    """Settings of the text that the coders were trained on."""
+
+    @classmethod
+    def of(cls, about: About, flags: Flags, *, reads: bool) -> Origin:
+        """From flags, and from manifests where flags are left out. `reads`: whether text is needed at all."""
+        said = {n: a for n, a in about.items() if a.get("text") and flags.corpus in (None, a["text"]["corpus"])}
+        plain = {n: {"text": {k: v for k, v in a["text"].items() if k not in ("split", "max_tokens")}} for n, a in said.items()}
+        if reads and flags.corpus is None and not plain:
+            raise BadInput(f"{', '.join(about)}: no manifest says which text the coder learnt from. Say --corpus.")
+        packing = dict(_agreed(plain, "text", "--corpus") or {})
+        sizes = [a["text"].get("max_tokens") for a in said.values()]
+        packing["max_tokens"] = None if None in sizes else max(sizes, default=None)
+        packing |= {k: v for k in ("context", "bos", "held_out", "chat") if (v := getattr(flags, k)) is not None}
+        corpus = flags.corpus or packing.get("corpus")
+        dtype = flags.model_dtype or (None if flags.model else _agreed(about, "model_dtype", "--model-dtype"))
+        model = flags.model or _needed(
+            {n: {"model": m["name"]} for n, a in about.items() if (m := a.get("model"))}, about, "model"
+        )
+        return cls(model, dtype, flags.site or _needed(about, about, "site"), corpus, packing)
+
+    def text(self, split: Literal["train", "held_out"], max_tokens: int | None) -> PackConfig:
+        """How to cut one part of the text."""
+        from assay.corpora.pack import PackConfig
+
+        known = {f.name for f in fields(PackConfig)}
+        kept = {k: v for k, v in self.packing.items() if k in known}
+        return PackConfig(**(kept | {"split": split, "max_tokens": max_tokens, "layout": "packed"}))
+
+    def flags(self) -> dict[str, Any]:
+        """Itself as flags: what a resolved configuration holds."""
+        found = {"model": self.model, "model-dtype": self.model_dtype, "site": self.site, "corpus": self.corpus}
+        return found | {k.replace("_", "-"): self.packing.get(k) for k in ("context", "bos", "held_out", "chat")}
+
+
+def _agreed(about: About, what: str, flag: str) -> Any:
+    """What all manifests say alike; None where none says it."""
+    said = {name: facts[what] for name, facts in about.items() if facts.get(what) is not None}
+    values = list({repr(value): value for value in said.values()}.values())
+    if len(values) > 1:
+        raise BadInput(
+            f"The coders were trained with different {what}: {', '.join(f'{n} {v}' for n, v in said.items())}. Say {flag}."
+        )
+    return values[0] if values else None
+
+
+def _needed(about: About, coders: About, what: str) -> Any:
+    value = _agreed(about, what, f"--{what}")
+    if value is None:
+        raise BadInput(f"{', '.join(coders)}: no manifest says which {what} the coder is for. Say --{what}.")
+    return value
+
+
+def read_coders(refs: Sequence[str], store: Store) -> tuple[dict[str, SparseCoder[Any]], dict[str, dict[str, Any]]]:
+    """Coders by name, and what their manifests say. `refs` are names in the store, or directories."""
+    from assay.formats import native
+    from assay.store import read_manifest
+
+    found, about = {}, {}
+    for ref in refs:
+        path = entry(store, "coders", ref)
+        if path.name in found:
+            raise BadInput(f"Two coders are called {path.name!r}. Results go by name: rename one.")
+        found[path.name] = native.read(path)
+        has = (path / "manifest.json").exists()
+        about[path.name] = read_manifest(path)["about"] if has else native.describe(path)["about"]
+    return found, about

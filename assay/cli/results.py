@@ -1,0 +1,231 @@
+"""assay results: what the evals found: tables, all scores of a coder, plots, export.
+
+Examples:
+    assay results table                    the leaderboard: coders against the best baseline at their own L0
+    assay results show topk-k32            every score of one coder, with its interval
+    assay results plot curves.png          loss recovered and unexplained variance against L0
+    assay results export --format csv      all scores, for other tools
+
+Intervals are 95 % confidence intervals. Records of different settings (model, site, text, configuration) are never mixed:
+`--setting` picks one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from assay.cli.flags import COMMON, Common, about
+from assay.cli.output import note, print_json, show
+from assay.errors import BadInput, UnknownName
+
+if TYPE_CHECKING:
+    from assay.results import Place, Record
+    from assay.store import Store
+
+EMPTY = "No results yet. Make some with `assay eval core CODER…`."
+Names = Annotated[str | None, Parameter(metavar="NAME,NAME")]
+app = App(name="results", help=about(__doc__))
+
+
+@app.command
+def table(*, eval: str | None = None, metrics: Names = None, setting: str | None = None, common: Common = COMMON) -> None:
+    """The leaderboard, and a table for each other eval.
+
+    Parameters
+    ----------
+    eval
+        Only this eval.
+    metrics
+        Only these metrics, by their full names (see `results show`), separated by commas.
+    setting
+        Only records of this setting (or the first digits of it).
+    """
+    from assay import results
+
+    store = _open(common)
+    found = _chosen(store, eval, setting)
+    names = metrics.split(",") if metrics else None
+    if common.json:
+        print_json([r for part in _by_eval(found).values() for r in results.table(part, names)])
+        return
+    tables(found, names, common)
+
+
+@app.command(name="show")
+def show_(coder: str, /, *, eval: str | None = None, setting: str | None = None, common: Common = COMMON) -> None:
+    """Every score of one coder.
+
+    Parameters
+    ----------
+    coder
+        Its name.
+    eval
+        Only this eval.
+    setting
+        Only records of this setting (or the first digits of it).
+    """
+    from assay import codec
+
+    records = _chosen(_open(common), eval, setting)
+    mine = [r for r in records if r.coder == coder]
+    if not mine:
+        raise UnknownName.among("coder with results", coder, {r.coder for r in records}, more="" if records else EMPTY)
+    rows = [
+        {"eval": r.eval, "metric": s.spec, "value": s.value, "low": s.low, "high": s.high, "n": s.n}
+        | ({"reason": s.reason} if any(o.reason for o in r.scores) else {})
+        for r in mine
+        for s in r.scores
+    ]
+    show(rows, common, data=[codec.to_data(r) for r in mine])
+
+
+@app.command
+def plot(path: Path, /, *, metrics: Names = None, setting: str | None = None, common: Common = COMMON) -> None:
+    """Metrics of the core eval against L0, a line an architecture, with intervals.
+
+    Parameters
+    ----------
+    path
+        A .png or .svg file to write.
+    metrics
+        Full names, separated by commas. Left out: loss recovered and fraction of variance unexplained.
+    setting
+        Only records of this setting (or the first digits of it).
+    """
+    from assay import plots
+
+    store = _open(common)
+    plots.save(plots.against_l0(_chosen(store, "core", setting), metrics.split(",") if metrics else None), path)
+    print_json({"path": str(path)}) if common.json else note(f"wrote {path}", common)
+
+
+@app.command
+def export(
+    *,
+    format: Literal["csv", "json", "markdown"] = "csv",
+    output: Path | None = None,
+    eval: str | None = None,
+    metrics: Names = None,
+    setting: str | None = None,
+    common: Common = COMMON,
+) -> None:
+    """All scores as text: csv (a line a score), json (whole records), markdown (a table).
+
+    Parameters
+    ----------
+    format
+        csv, json or markdown. `--json` means json.
+    output
+        File to write. Left out: standard output.
+    eval
+        Only this eval.
+    metrics
+        Only these metrics, by their full names, separated by commas.
+    setting
+        Only records of this setting (or the first digits of it).
+    """
+    from assay import results
+    from assay.store import write_atomic
+
+    records = _chosen(_open(common), eval, setting)
+    text = results.export(records, "json" if common.json else format, metrics.split(",") if metrics else None)
+    if output is None:
+        print(text, end="")
+    else:
+        write_atomic(output, text)
+        note(f"wrote {output}", common)
+
+
+def leaderboard(store: Store, common: Common) -> None:
+    """The leaderboard of a store."""
+    from assay import results
+
+    show(places(results.leaderboard(results.load(store, "core"))), common, empty=EMPTY)
+
+
+def tables(records: list[Record], metrics: list[str] | None, common: Common) -> None:
+    """Print the leaderboard for core, and for each other eval a row a coder."""
+    from assay import results
+
+    if not records:
+        print(EMPTY)
+    for i, (name, part) in enumerate(_by_eval(records).items()):
+        print(f"\n{name}" if i else name)
+        if name == "core" and metrics is None:
+            show(places(results.leaderboard(part)), common, empty="No coder has an L0 and a loss.")
+        else:
+            show(_without_constants([_cells(row) for row in results.table(part, metrics or headline(part))]), common)
+
+
+def headline(records: list[Record]) -> list[str]:
+    """Full names of an eval's first metric, over all data: what a table shows when nothing else is asked for.
+
+    Those in which no two coders differ (what a probe without a coder reaches) are facts of the model, and left to `results show`.
+    """
+    first = records[0].scores[0].metric
+    specs = dict.fromkeys(s.spec for r in records for s in r.scores if s.metric == first and "dataset" not in s.where)
+    telling = [s for s in specs if len({r.value(s) for r in records}) > 1]
+    return telling or list(specs)
+
+
+def places(board: list[Place]) -> list[dict[str, Any]]:
+    """Rows of the leaderboard."""
+    from assay.results import cell
+
+    rows = [
+        {
+            "coder": p.record.coder,
+            "L0": round(p.l0, 1),
+            "loss recovered": cell(p.record.score("loss_recovered[ablation=mean]")),
+            "over baseline": cell(p.advantage),
+            "FVU": cell(p.record.score("fvu")),
+            "baseline": p.rival or "–",
+            "architecture": p.record.about["architecture"],
+            "setting": p.record.setting[:6],
+        }
+        for p in board
+    ]
+    return _without_constants(rows)
+
+
+def _open(common: Common) -> Store:
+    from assay.cli.source import open_store
+
+    return open_store(common, create=False)
+
+
+def _chosen(store: Store, eval: str | None, setting: str | None) -> list[Record]:
+    """Newest versions of the records that are asked for."""
+    from assay import results
+
+    found = results.latest(results.load(store))
+    if eval is not None and eval not in (known := {r.eval for r in found}):
+        raise UnknownName.among("eval with results", eval, known, more="" if found else EMPTY)
+    found = [r for r in found if eval in (None, r.eval)]
+    if setting is None:
+        return found
+    chosen = [r for r in found if r.setting.startswith(setting)]
+    if not chosen:
+        raise BadInput(f"No record has the setting {setting!r}. There are: {', '.join(sorted({r.setting for r in found}))}.")
+    return chosen
+
+
+def _by_eval(records: list[Record]) -> dict[str, list[Record]]:
+    return {name: [r for r in records if r.eval == name] for name in dict.fromkeys(r.eval for r in records)}
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    from assay.results import cell
+
+    kept = {k: v for k, v in row.items() if k not in ("eval", "baseline")}
+    return {k: v[:6] if k == "setting" else cell(v) for k, v in kept.items()}
+
+
+def _without_constants(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without the setting where all have the same one."""
+    if len({row["setting"] for row in rows}) > 1:
+        return rows
+    return [{k: v for k, v in row.items() if k != "setting"} for row in rows]

@@ -1,0 +1,65 @@
+"""Help is there at once, for every command, without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from assay import registry
+from assay.cli.app import COMMANDS, build, summary
+
+HELPS = [
+    "--help", *(f"{c} --help" for c in COMMANDS), "train topk --help", "train batch_topk --help", "results table --help",
+    "results export --help", "assets fetch --help",
+]  # fmt: skip
+HEAVY = ["torch", "transformers", "numpy", "scipy", "sklearn", "pyarrow", "pydantic", "matplotlib"]
+PROBE = """
+import json, sys
+from assay.cli import main
+code = main(sys.argv[1:])
+print(json.dumps({"code": code, "loaded": [m for m in %r if m in sys.modules]}), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("words", HELPS)
+def test_help_is_fast_and_light(words):
+    before, start = os.times(), time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", PROBE % HEAVY, *words.split()], capture_output=True, text=True, check=True)
+    after, wall = os.times(), time.perf_counter() - start
+    said = json.loads(done.stderr)
+    assert said == {"code": 0, "loaded": []}
+    assert done.stdout.startswith("Usage: assay")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    assert cpu < 0.5, f"{words}: {cpu:.2f} s of CPU, {wall:.2f} s in all"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_does(command):
+    assert 20 < len(summary(command)) < 120
+    assert summary(command)[0].isupper()
+
+
+@pytest.mark.parametrize("architecture", list(registry.CODERS))
+def test_every_setting_of_every_architecture_is_a_flag_with_help(architecture, capsys):
+    build(["train"])(["train", architecture, "--help"], exit_on_error=False, result_action="return_value")
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for setting in registry.CODERS.settings(architecture):
+        if setting.name not in ("d_in", "d_out"):
+            assert "--" + setting.name.replace("_", "-") in said
+            assert setting.doc.split()[0] in said
+    for word in ("--tokens", "--lr", "--activations", "--site", "--store", "--device", "--json"):
+        assert word in said
+
+
+@pytest.mark.parametrize("evaluation", list(registry.EVALS))
+def test_every_setting_of_every_eval_is_a_flag(evaluation, capsys):
+    build(["eval"])(["eval", "--help"], exit_on_error=False, result_action="return_value")
+    said = capsys.readouterr().out
+    for setting in registry.EVALS.settings(evaluation):
+        if setting.name not in ("tokens", "seed"):
+            assert f"--{evaluation}.{setting.name.replace('_', '-')}" in said
