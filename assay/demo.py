@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from assay import assets, baselines, corpora, models, plots
 from assay.activations import GatherConfig, Stored, gather
@@ -40,13 +40,13 @@ class DemoConfig:
     """Film reviews, essays, news, abstracts, Python."""
     context: int = 128
     """Tokens a row."""
-    tokens: int = 250_000
+    tokens: int = 200_000
     """Tokens the model reads, once."""
     passes: int = 2
     """Times the coders go through them."""
     d_sae: int = 2048
     """Latents of each coder."""
-    eval_tokens: int = 6_144
+    eval_tokens: int = 6_000
     """Held-out tokens that reconstruction is measured on."""
     probing: str = "probe:92,probe:97,probe:159"
     """Labelled sets of sparse probing."""
@@ -54,6 +54,8 @@ class DemoConfig:
     """Texts a set that probes learn from."""
     probing_test: int = 200
     """Texts a set that probes are tested on."""
+    batch: int = 512
+    """Vectors a training step: small, for many steps on few tokens."""
     lr: float = 0.002
     """Adam's learning rate at its height."""
     seed: int = 0
@@ -65,8 +67,8 @@ SWEEP: dict[str, tuple[str, dict[str, Any]]] = {
     "topk-64": ("topk", {"k": 64}),
     "batch-topk-32": ("batch_topk", {"k": 32}),
     "batch-topk-64": ("batch_topk", {"k": 64}),
-    "relu-sparse": ("relu", {"l1": 0.12}),
-    "relu-dense": ("relu", {"l1": 0.06}),
+    "relu-sparse": ("relu", {"l1": 0.08}),
+    "relu-dense": ("relu", {"l1": 0.05}),
 }
 BASELINES = ("random", "pca", "identity", "permuted_decoder")
 
@@ -87,10 +89,13 @@ def run(
     model, activations, held_out = _gathered(store, cfg, stage)
     source = Stored(activations, cfg.site)
     about = {"model": {"name": model.name, "fingerprint": model.fingerprint}, "site": cfg.site}
+    about |= {"text": {"corpus": cfg.corpus} | asdict(_packing(cfg, "train"))}
     widths = {"d_in": source.d_in, "d_sae": cfg.d_sae}
     trained = {name: new(kind, seed=cfg.seed, **widths, **extra) for name, (kind, extra) in SWEEP.items()}
     tokens = cfg.passes * (source.tokens or cfg.tokens)
-    how = TrainConfig(tokens=tokens, lr=cfg.lr, dead_after=min(100_000, tokens // 4), seed=cfg.seed)
+    how = TrainConfig(
+        tokens=tokens, batch=cfg.batch, lr=cfg.lr, log_every=20, dead_after=min(100_000, tokens // 4), seed=cfg.seed
+    )
     report = stage(f"Training {len(trained)} coders of {cfg.d_sae} latents over one stream")
 
     def heard(row: Row) -> None:
@@ -118,11 +123,13 @@ def _gathered(store: Store, cfg: DemoConfig, stage: Stage) -> tuple[Model, Path,
     stage(f"Loading {cfg.model}")
     model, corpus = models.load(cfg.model), corpora.load(cfg.corpus)
     packing = stage("Tokenising")
-    text = tokenise(corpus, model.tokenizer, PackConfig(split="train", max_tokens=cfg.tokens, context=cfg.context), store, packing)
-    wanted = PackConfig(split="held_out", max_tokens=2 * cfg.eval_tokens, context=cfg.context)
-    held_out = tokenise(corpus, model.tokenizer, wanted, store, packing)
+    text, held_out = (tokenise(corpus, model.tokenizer, _packing(cfg, part), store, packing) for part in ("train", "held_out"))
     reading = stage(f"Reading {text.n_tokens:,} tokens with {cfg.model}, {cfg.site}")
     return model, gather(model, text, [Site.parse(cfg.site)], GatherConfig(), store, reading), held_out
+
+
+def _packing(cfg: DemoConfig, split: Literal["train", "held_out"]) -> PackConfig:
+    return PackConfig(split=split, max_tokens=cfg.tokens if split == "train" else 2 * cfg.eval_tokens, context=cfg.context)
 
 
 def _loaded(paths: dict[str, Path]) -> dict[str, SparseCoder[Any]]:

@@ -26,7 +26,7 @@ class BatchTopKConfig(CoderConfig):
     """Weight of the AuxK loss that revives dead latents; 0 turns it off. The paper uses 1/32."""
     k_aux: int | None = None
     """Dead latents that may help at once; half the width of the input when left out."""
-    threshold_window: int = 100
+    threshold_window: int = 25
     """Batches over which the inference threshold is averaged."""
 
 
