@@ -11,6 +11,7 @@ from assay import assets, baselines, corpora, models, plots
 from assay.activations import GatherConfig, Stored, gather
 from assay.coders import new
 from assay.coders.base import SparseCoder
+from assay.coders.permuted_decoder import PermutedDecoder
 from assay.corpora.pack import PackConfig, tokenise
 from assay.evals.core import Core, CoreConfig
 from assay.evals.sparse_probing import SparseProbing, SparseProbingConfig
@@ -107,10 +108,13 @@ def run(
     coders: dict[str, SparseCoder[Any]] = _loaded(paths)
     stage("Fitting baselines of the same L0")
     coders |= baselines.matched(coders, source, BASELINES, store=store, about=about, seed=cfg.seed)
+    shared = {"model": model, "site": Site.parse(cfg.site), "store": store, "text": held_out, "labelled": corpora.load}
+    core, probing = _evals(cfg)
     records = evaluate(
-        coders, _evals(cfg), model=model, site=Site.parse(cfg.site), store=store, text=held_out, labelled=corpora.load,
-        progress=stage(f"Measuring {len(coders)} coders on held-out text and labelled sets"),
-    )  # fmt: skip
+        coders, [core], **shared, progress=stage(f"Splicing {len(coders)} coders into {cfg.model}, held-out text")
+    )
+    probed = {name: c for name, c in coders.items() if not isinstance(c, PermutedDecoder)}  # which have their twin's latents
+    records += evaluate(probed, [probing], **shared, progress=stage(f"Probing {len(probed)} coders on labelled text"))
     return Outcome(records, _plotted(records, store), paths)
 
 
@@ -138,11 +142,11 @@ def _loaded(paths: dict[str, Path]) -> dict[str, SparseCoder[Any]]:
     return {name: native.read(path) for name, path in paths.items()}
 
 
-def _evals(cfg: DemoConfig) -> list[Any]:
+def _evals(cfg: DemoConfig) -> tuple[Core, SparseProbing]:
     probing = SparseProbingConfig(
         datasets=cfg.probing, train=cfg.probing_train, test=cfg.probing_test, context=cfg.context, seed=cfg.seed
     )
-    return [Core(CoreConfig(tokens=cfg.eval_tokens, seed=cfg.seed)), SparseProbing(probing)]
+    return Core(CoreConfig(tokens=cfg.eval_tokens, seed=cfg.seed)), SparseProbing(probing)
 
 
 def _plotted(records: list[Record], store: Store) -> list[Path]:

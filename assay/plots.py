@@ -27,6 +27,7 @@ def against_l0(records: Iterable[Record], metrics: Sequence[str] | None = None) 
     Records must be of one setting: same model, text and configuration.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
 
     names = list(PANELS if metrics is None else metrics)
     rows = [r for r in latest(records) if r.eval == "core" and (r.value("l0") or 0) > 0]
@@ -37,14 +38,17 @@ def against_l0(records: Iterable[Record], metrics: Sequence[str] | None = None) 
     for name in names:
         if not any(r.score(name) for r in rows):
             raise UnknownName.among("metric", name, {s.spec for r in rows for s in r.scores})
-    figure = Figure(figsize=(5.2 * len(names), 4.2), layout="constrained")
+    figure = Figure(figsize=(4.8 * len(names) + 1.8, 4.2), layout="constrained")
     trained = sorted({str(r.about["architecture"]) for r in rows}, key=lambda a: (_baseline(rows, a), a))
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for i, architecture in enumerate(trained):
             _line(axes, [r for r in rows if r.about["architecture"] == architecture], name, i)
         axes.set(xscale="log", xlabel="L0 (latents a token)", ylabel=PANELS.get(name, name))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
         axes.grid(alpha=0.25, which="both", linewidth=0.5)
-    figure.axes[0].legend(fontsize="small", frameon=False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize="small", frameon=False)
     return figure
 
 
@@ -77,8 +81,9 @@ def _line(axes: Axes, rows: Sequence[Record], name: str, i: int) -> None:
         return
     x, y, below, above = zip(*points, strict=True)
     dashed = bool(rows[0].about.get("baseline"))
+    sweep = rows[0].about["architecture"] != "permuted_decoder"  # twins of several architectures are no sweep
     axes.errorbar(
         x, y, yerr=[below, above], label=str(rows[0].about["architecture"]) + (" (baseline)" if dashed else ""),
-        color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], linestyle="--" if dashed else "-",
+        color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], linestyle=("--" if dashed else "-") if sweep else "none",
         markersize=5, linewidth=1.3, capsize=2.5, alpha=0.75 if dashed else 1.0,
     )  # fmt: skip

@@ -37,15 +37,15 @@ class Setting:
 
 
 class Folder:
-    """The entries of a package directory, e.g. `Folder("assay.coders")`.
+    """The entries of a package directory, e.g. `Folder("assay.coders", "architecture")`.
 
-    `tags` marks sub-lists: an entry whose module assigns `TAG = "baseline"` is listed by `names(tag="baseline")`.
+    An entry whose module assigns `TAG = "baseline"` is listed by `names(tag="baseline")`. `also` names the folder's other modules.
     """
 
     def __init__(self, package: str, noun: str, *, also: tuple[str, ...] = ()):
         self.package = package
         self.noun = noun
-        self.also = set(also)  # helper modules of the folder that are no entries
+        self.also = set(also)
 
     @cached_property
     def home(self) -> Path:

@@ -157,7 +157,9 @@ def tables(records: list[Record], metrics: list[str] | None, common: Common) -> 
         if name == "core" and metrics is None:
             show(places(results.leaderboard(part)), common, empty="No coder has an L0 and a loss.")
         else:
-            show(_without_constants([_cells(row) for row in results.table(part, metrics or headline(part))]), common)
+            names = metrics or headline(part)
+            rows = [_cells(row) for row in results.table(part, names)] + without_coder(part, names)
+            show(_without_constants(rows), common)
 
 
 def headline(records: list[Record]) -> list[str]:
@@ -169,6 +171,20 @@ def headline(records: list[Record]) -> list[str]:
     specs = dict.fromkeys(s.spec for r in records for s in r.scores if s.metric == first and "dataset" not in s.where)
     telling = [s for s in specs if len({r.value(s) for r in records}) > 1]
     return telling or list(specs)
+
+
+def without_coder(records: list[Record], names: list[str]) -> list[dict[str, Any]]:
+    """A row for each setting with what the model's own activations reach where coders are judged by probes on their latents."""
+    from assay.results import cell
+
+    twins = {name: name.replace("on=latents", "on=activations") for name in names}
+    first = {r.setting: r for r in reversed(records)}
+    return [
+        {"coder": "(activations themselves)", "architecture": "–", "setting": setting[:6]}
+        | {name: cell(r.score(twin)) for name, twin in twins.items()}
+        for setting, r in first.items()
+        if any(twin != name and r.score(twin) for name, twin in twins.items())
+    ]
 
 
 def places(board: list[Place]) -> list[dict[str, Any]]:

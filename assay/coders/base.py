@@ -39,7 +39,7 @@ class Code:
     latents: Latents
     base: Float[Tensor, "*n d_out"]
     """What is not the latents': b_dec, a skip path, a mean. Broadcasts over the leading axes."""
-    scale: Float[Tensor, "..."] | float = 1.0
+    scale: Float[Tensor, ...] | float = 1.0
     """One number, or one a token ([*n, 1])."""
     pre: Float[Tensor, "*n d_sae"] | None = None
     """Pre-activations, only where the architecture has them and only in training."""

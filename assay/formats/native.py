@@ -46,8 +46,10 @@ def describe(directory: Path) -> dict[str, Any]:
 
 
 def read(directory: Path, *, device: str | torch.device = "cpu") -> SparseCoder[Any]:
-    """The coder saved in `directory`, in eval mode."""
+    """The coder saved in `directory`, in eval mode. Its hashes are checked where a manifest says them."""
     config, path = describe(directory), directory / "weights.safetensors"
+    if (directory / "manifest.json").exists():
+        store.verify(directory)
     try:
         coder = coders.new(config["architecture"], seed=config["seed"], **config["config"])
     except KeyError as error:

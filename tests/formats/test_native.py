@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from assay import coders
+from assay import coders, provenance
 from assay.errors import DamagedFile, MissingFile, NewerSchema, NotFinite, UnknownName
 from assay.formats import native
 
@@ -55,3 +55,14 @@ def test_other_versions_and_names(saved, tmp_path):
         native.read(saved)
     with pytest.raises(MissingFile, match="holds no coder"):
         native.read(tmp_path / "nowhere")
+
+
+def test_altered_weights_of_a_stored_coder_are_refused(store):
+    with store.draft("coders", "a") as draft:
+        native.write(coders.new("topk", d_in=8, d_sae=16, k=2), draft.path)
+        path = draft.finish(inputs={}, about={}, made=provenance.made())
+    native.read(path)
+    weights = load_file(path / "weights.safetensors")
+    save_file(weights | {"b_enc": weights["b_enc"] + 1}, path / "weights.safetensors")
+    with pytest.raises(DamagedFile, match=r"does not match the sha256|manifest says"):
+        native.read(path)
