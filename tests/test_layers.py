@@ -26,10 +26,10 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
-    """Modules of this package that a file imports, `assay.` left out."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports(path: Path, *, at_import: bool = False) -> set[str]:
+    """Modules of this package that a file imports, `assay.` left out; or only those imported when it is imported itself."""
+    tree, found = ast.parse(path.read_text(encoding="utf-8")), set()
+    for node in tree.body if at_import else ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "assay":
             inner = node.module.removeprefix("assay").strip(".")
             found |= {f"{inner}.{a.name}" if inner else a.name for a in node.names}
@@ -60,7 +60,7 @@ def test_no_import_cycles():
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
         graph[name] = path
     edges = {
-        n: {t for i in top_level_imports(p) for t in (i, i.rsplit(".", 1)[0]) if t in graph and t != n}
+        n: {t for i in imports(p, at_import=True) for t in (i, i.rsplit(".", 1)[0]) if t in graph and t != n}
         for n, p in graph.items()
     }
     state: dict[str, int] = {}
@@ -75,20 +75,6 @@ def test_no_import_cycles():
 
     for name in graph:
         visit(name, ())
-
-
-def top_level_imports(path: Path) -> set[str]:
-    """Imports that run when the module is imported."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    plain = ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], [])
-    found = set()
-    for node in plain.body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "assay":
-            inner = node.module.removeprefix("assay").strip(".")
-            found |= {f"{inner}.{a.name}" if inner else a.name for a in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {a.name.removeprefix("assay.") for a in node.names if a.name.startswith("assay.")}
-    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

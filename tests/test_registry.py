@@ -26,7 +26,7 @@ def test_listing_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize(("folder", "name"), [(f, n) for f in (CODERS, EVALS) for n in f], ids=str)
+@pytest.mark.parametrize(("folder", "name"), [(f, n) for f in (CODERS, EVALS) for n in f], ids=lambda v: getattr(v, "noun", v))
 def test_settings_read_from_source_equal_the_dataclass(folder, name):
     config = folder.load(name).Config
     seen = {s.name: s for s in folder.settings(name)}

@@ -1,6 +1,6 @@
 """assay doctor: check this machine, the cache, the store, and a model's sites.
 
-Examples:
+For example:
     assay doctor                     versions, device, threads, space, what is in the store
     assay doctor --verify            also compare every file of the store with its hash
     assay doctor --model smollm2     also check what the model's sites mean

@@ -1,6 +1,6 @@
 """assay eval: score trained coders with evals, beside baselines of equal sparsity.
 
-Examples:
+For example:
     assay eval core topk-k32 relu --baselines all
     assay eval core,sparse_probing topk-k32 --tokens 200k --sparse_probing.k 1,5
 

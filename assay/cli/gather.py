@@ -1,6 +1,6 @@
 """assay gather: run a model over text once and keep the activations of one or more sites.
 
-Examples:
+For example:
     assay gather smollm2 --corpus demo --site resid_post.10 --tokens 300k
 
 The space is checked before it starts. Ctrl-C at any moment; the same command goes on where it was. Prints the key that

@@ -1,6 +1,6 @@
 """assay results: what the evals found: tables, all scores of a coder, plots, export.
 
-Examples:
+For example:
     assay results table                    the leaderboard: coders against the best baseline at their own L0
     assay results show topk-k32            every score of one coder, with its interval
     assay results plot curves.png          loss recovered and unexplained variance against L0

@@ -1,6 +1,6 @@
 """assay train: train coders: one by flags, or several over one stream by a run file.
 
-Examples:
+For example:
     assay train topk --name a --model smollm2 --corpus demo --site resid_post.10 --d-sae 16k --k 32 --tokens 10M
     assay train topk --name b --activations vectors.npy --d-sae 16k --tokens 10M
     assay train --config run.toml
