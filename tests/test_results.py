@@ -170,7 +170,7 @@ def test_plots_show_every_line_and_repeat(tmp_path):
     figure = plots.against_l0(sweep())
     left, right = figure.axes
     assert left.get_xscale() == "log"
-    assert {t.get_text() for t in left.get_legend().get_texts()} == {
+    assert {t.get_text() for t in figure.legends[0].get_texts()} == {
         "topk",
         "batch_topk",
         "pca (baseline)",

@@ -19,7 +19,6 @@ import pytest
 from assay.activations import Planted
 from assay.cli import run_file
 from assay.cli.app import COMMANDS, build
-from assay.cli.toml import replay
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -72,7 +71,7 @@ def understood(line: str) -> None:
         assert words[1] in COMMANDS, line
         if "--config" in words:
             return  # names a file of the reader's
-        app.parse_args(replay(app, words[1:]), exit_on_error=False, print_error=False)
+        app.parse_args(words[1:], exit_on_error=False, print_error=False)
     elif words[:1] == ["make"]:
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert set(words[1:]) <= set(targets), line
