@@ -23,16 +23,19 @@ setup: $(VENV)/.setup  ## only the environment
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Assay needs Python 3.11 or later; $$($(PYTHON) -V) was found. Say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing. On Debian: apt-get install python3-venv"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet '$(TORCH)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing $(TORCH): about 200 MB, once'
+	@$(PIP) install --quiet '$(TORCH)'
 	@touch $@
 
 $(VENV)/.setup: $(VENV)/.torch pyproject.toml
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@echo 'Installing Assay and what it needs: about 150 MB, once'
+	@$(PIP) install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.setup
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@echo 'Installing what the tests need'
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
 check: $(VENV)/.test  ## lint, types, floors, docs
