@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from assay.activations import Live, Planted, Stored, Tensors, gather
+    from assay.baselines import matched as baselines
     from assay.coders import new
     from assay.coders.base import SparseCoder
     from assay.corpora import load as corpus
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from assay.evaluate import evaluate
     from assay.models import load as model
     from assay.models.base import Site
+    from assay.results import load as results
     from assay.splice import splice
     from assay.store import Store
     from assay.sweep import sweep

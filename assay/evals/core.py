@@ -1,4 +1,4 @@
-"""core: how well a coder reconstructs, at what sparsity, and what that costs the model. SAEBench's core fields, computed right.
+"""core: how well a coder reconstructs, at what sparsity, and what that costs the model: SAEBench's core fields, from pooled sums.
 
 Two departures from SAEBench 0.6 (Karvonen et al. 2025, arXiv 2503.09532): every ratio is a ratio of sums over all tokens, never a
 mean over batches, and variance is centred. Its own explained variances stay under their own names, for comparison with old figures.
