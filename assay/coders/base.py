@@ -37,7 +37,7 @@ class Code:
     """What a coder says of activations. The law of linear coders: x̂ = base + scale · (z @ W_dec)."""
 
     latents: Latents
-    base: Float[Tensor, "*n d_out"]
+    base: Float[Tensor, "*#n d_out"]
     """What is not the latents': b_dec, a skip path, a mean. Broadcasts over the leading axes."""
     scale: Float[Tensor, ...] | float = 1.0
     """One number, or one a token ([*n, 1])."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from assay.coders import losses
-from assay.coders.base import Batch, Code, CoderConfig, Step
+from assay.coders.base import Batch, Code, CoderConfig, SparseCoder, Step
 from assay.coders.linear import LinearCoder, Selection, above
 from assay.errors import BadInput
 from assay.shapes import Float, Tensor
@@ -75,6 +76,12 @@ class BatchTopK(LinearCoder[BatchTopKConfig]):
     def rescale(self, x_scale: float, y_scale: float) -> None:
         super().rescale(x_scale, y_scale)
         self.threshold.div_(x_scale)
+
+    def folded(self) -> SparseCoder[Any]:
+        """A JumpReLU coder with the same threshold for every latent: what this coder is at inference."""
+        from assay.coders.jumprelu import JumpReLU  # which imports this module
+
+        return JumpReLU.of(self, self.threshold)
 
 
 def kth_largest(flat: Float[Tensor, " m"], count: int) -> Float[Tensor, ""]:

@@ -6,11 +6,13 @@ hold their activations. Decoding them, and both gradients, cost O(non-zeros · d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 
+from assay.errors import WidthMismatch
 from assay.kernels import sparse
 from assay.shapes import Bool, Float, Int, Tensor
 
@@ -65,6 +67,23 @@ class Latents:
             return self.values @ W_dec
         out = sparse.decode(self.values, self.indices, self.offsets, W_dec)
         return out.reshape(*self.shape[:-1], W_dec.shape[1])
+
+    def split(self, sizes: Sequence[int]) -> list[Latents]:
+        """Groups of consecutive latents, `sizes` wide, as `torch.split` makes them; each non-zero goes to one group."""
+        if sum(sizes) != self.d_sae:
+            raise WidthMismatch(f"Groups of {sum(sizes)} latents in all were asked for; there are {self.d_sae}.")
+        if self.indices is None or self.offsets is None:
+            return [Latents.from_dense(z) for z in self.values.split(list(sizes), dim=-1)]
+        groups, start = [], 0
+        for size in sizes:
+            inside = (self.indices >= start) & (self.indices < start + size)
+            before = torch.cat([self.offsets.new_zeros(1), inside.cumsum(0)])
+            part = Latents.from_csr(
+                self.values[inside], self.indices[inside] - start, before[self.offsets], (*self.shape[:-1], size)
+            )
+            groups.append(part)
+            start += size
+        return groups
 
     def firing(self) -> Int[Tensor, " d_sae"]:
         """On how many tokens each latent is non-zero."""

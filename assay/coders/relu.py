@@ -1,27 +1,40 @@
 """ReLU: a sparse autoencoder with an L1 penalty and unit-norm decoder rows (Bricken et al. 2023; Cunningham et al. 2023).
 
 The oldest architecture and the baseline of the others. The penalty shrinks activations (γ < 1), and its weight sets L0.
+Two later forms are settings: decoder="free" leaves decoder rows their length and weighs each latent's penalty with it
+(Anthropic, April 2024 update); penalty="tanh" saturates, so that large activations are shrunk less (Anthropic, February 2024).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
 
 from assay.coders import losses
 from assay.coders.base import Batch, Code, CoderConfig, Step
 from assay.coders.latents import Latents
-from assay.coders.linear import LinearCoder
+from assay.coders.linear import LinearCoder, unit_rows
 from assay.errors import BadInput
 from assay.shapes import Float, Tensor
+
+FREE_NORM = 0.1  # length of decoder rows at the start when they are free
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReLUConfig(CoderConfig):
     l1: float = 0.1
-    """Weight of the L1 penalty, for activations scaled to E‖x‖² = 1."""
+    """Weight of the penalty, for activations scaled to E‖x‖² = 1."""
     l1_warm_up: float = 0.1
     """Share of the training over which the penalty grows linearly from 0."""
+    penalty: Literal["l1", "tanh"] = "l1"
+    """What a latent of activation f costs: f, or tanh(f · tanh_slope)."""
+    tanh_slope: float = 5.0
+    """How steeply the tanh penalty rises at 0, for activations scaled to E‖x‖² = 1."""
+    decoder: Literal["unit", "free"] = "unit"
+    """Decoder rows of norm 1, or of any norm (0.1 at the start), with f in the penalty multiplied by it."""
 
 
 class ReLU(LinearCoder[ReLUConfig]):
@@ -31,6 +44,16 @@ class ReLU(LinearCoder[ReLUConfig]):
         super().__init__(config, seed=seed)
         if config.l1 < 0 or not 0 <= config.l1_warm_up <= 1:
             raise BadInput(f"l1 must be ≥ 0 and l1_warm_up between 0 and 1, got {config.l1} and {config.l1_warm_up}.")
+        if config.penalty not in ("l1", "tanh") or config.decoder not in ("unit", "free"):
+            raise BadInput(
+                f"penalty must be 'l1' or 'tanh', and decoder 'unit' or 'free'; got {config.penalty!r} and {config.decoder!r}."
+            )
+        if not config.tanh_slope > 0:
+            raise BadInput(f"tanh_slope must be positive, got {config.tanh_slope}.")
+        if config.decoder == "free":
+            with torch.no_grad():
+                self.W_enc.mul_(FREE_NORM)
+                self.W_dec.mul_(FREE_NORM)
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
         return Code(Latents.from_dense(self.pre_activations(x).relu()), self.b_dec)
@@ -39,5 +62,31 @@ class ReLU(LinearCoder[ReLUConfig]):
         weight = self.config.l1 * min(1.0, step.fraction / self.config.l1_warm_up if self.config.l1_warm_up else 1.0)
         return {
             "mse": losses.mse(batch.y, self.decode(code)),
-            "l1": weight * code.latents.values.sum(-1).mean(),
+            self.config.penalty: weight * self._cost(code.latents.values).sum(-1).mean(),
         }
+
+    def _cost(self, f: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_sae"]:
+        """What each latent adds to the penalty."""
+        if self.config.decoder == "free":
+            f = f * self.W_dec.norm(dim=1)
+        return (f * self.config.tanh_slope).tanh() if self.config.penalty == "tanh" else f
+
+    def constrain_gradient(self) -> None:
+        if self.config.decoder == "unit":
+            super().constrain_gradient()
+
+    def constrain(self) -> None:
+        if self.config.decoder == "unit":
+            super().constrain()
+
+    @torch.no_grad()
+    def folded(self) -> ReLU:
+        """With decoder rows of norm 1: their lengths go into the encoder, and so into the latents."""
+        if self.config.decoder == "unit":
+            return self
+        twin, norms = ReLU(replace(self.config, decoder="unit"), seed=self.seed).to(self.W_dec), self.W_dec.norm(dim=1)
+        twin.load_state_dict(self.state_dict())
+        twin.W_enc.mul_(norms)
+        twin.b_enc.mul_(norms)
+        twin.W_dec.copy_(unit_rows(self.W_dec))
+        return twin.train(self.training)

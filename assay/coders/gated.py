@@ -1,0 +1,82 @@
+"""Gated: one question decides whether a latent fires, another how much (Rajamanoharan et al. 2024, arXiv 2404.16014).
+
+The sparsity penalty acts on the gate alone, so magnitudes are not shrunk (γ = 1). The gate has no gradient through its step; it
+learns from the penalty and from an auxiliary reconstruction with its positive part, which uses the decoder but cannot move it.
+At inference this is a JumpReLU: pre-activations e^r_mag · (x − b_dec) @ W_enc + b_mag, thresholds b_mag − e^r_mag · b_enc.
+With `p_end` below 1 the penalty is annealed as in p_anneal (Karvonen et al. 2024: gated p-anneal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from assay.coders import losses
+from assay.coders.base import Batch, Code, CoderConfig, Step
+from assay.coders.jumprelu import JumpReLU
+from assay.coders.latents import Latents
+from assay.coders.linear import LinearCoder
+from assay.coders.p_anneal import AnnealedPenalty
+from assay.errors import BadInput
+from assay.shapes import Float, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedConfig(CoderConfig):
+    l1: float = 0.3
+    """Weight of the L1 penalty on the gate's positive part, for activations scaled to E‖x‖² = 1."""
+    l1_warm_up: float = 0.1
+    """Share of the training over which the penalty grows linearly from 0."""
+    p_end: float = 1.0
+    """Exponent of the penalty at the end of training, as in p-anneal; 1 leaves it at L1."""
+    anneal_start: float = 0.2
+    """Share of the training after which p begins to fall, where p_end is below 1."""
+    anneal_steps: int = 10
+    """Steps in which p falls, spread over the rest of the training."""
+
+
+class Gated(LinearCoder[GatedConfig]):
+    """W_enc and `b_enc` (b_gate in the paper) make the gate; r_mag and b_mag, [d_sae] each, turn its input into magnitudes."""
+
+    Config = GatedConfig
+
+    def __init__(self, config: GatedConfig, *, seed: int = 0):
+        super().__init__(config, seed=seed)
+        if config.l1 < 0 or not 0 <= config.l1_warm_up <= 1:
+            raise BadInput(f"l1 must be ≥ 0 and l1_warm_up between 0 and 1, got {config.l1} and {config.l1_warm_up}.")
+        self.r_mag = nn.Parameter(torch.zeros(self.d_sae))
+        self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
+        self.penalty = AnnealedPenalty(config.p_end, config.anneal_start, config.anneal_steps) if config.p_end != 1 else None
+
+    def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
+        gate = self.pre_activations(x)
+        magnitude = (self.r_mag.exp() * (gate - self.b_enc) + self.b_mag).relu()
+        return Code(Latents.from_dense((gate > 0) * magnitude), self.b_dec, pre=gate if self.training else None)
+
+    def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
+        weight = self.config.l1 * min(1.0, step.fraction / self.config.l1_warm_up if self.config.l1_warm_up else 1.0)
+        f_gate = (self.pre_activations(batch.x) if code.pre is None else code.pre).relu()
+        y_gate = f_gate @ self.W_dec.detach() + self.b_dec.detach()
+        sparsity = self.penalty(f_gate, step.fraction) if self.penalty else f_gate.sum(-1).mean()
+        return {
+            "mse": losses.mse(batch.y, self.decode(code)),
+            "l1": weight * sparsity,
+            "gate": losses.mse(batch.y, y_gate),
+        }
+
+    @torch.no_grad()
+    def rescale(self, x_scale: float, y_scale: float) -> None:
+        super().rescale(x_scale, y_scale)
+        self.b_mag.div_(x_scale)
+
+    @torch.no_grad()
+    def folded(self) -> JumpReLU:
+        """The JumpReLU coder that this is at inference. Thresholds below 0 mean that the magnitude alone decides."""
+        gain = self.r_mag.exp()
+        twin = JumpReLU.of(self, self.b_mag - gain * self.b_enc)
+        twin.W_enc.mul_(gain)
+        twin.b_enc.copy_(self.b_mag)
+        return twin
