@@ -13,6 +13,7 @@ from assay.coders import new
 from assay.coders.base import SparseCoder
 from assay.coders.permuted_decoder import PermutedDecoder
 from assay.corpora.pack import PackConfig, tokenise
+from assay.errors import BadInput
 from assay.evals.core import Core, CoreConfig
 from assay.evals.sparse_probing import SparseProbing, SparseProbingConfig
 from assay.evaluate import evaluate
@@ -86,11 +87,17 @@ class Outcome:
 def run(
     store: Store, cfg: DemoConfig, *, stage: Stage = lambda title: silent, listen: Callable[[Row], None] | None = None
 ) -> Outcome:
-    """The demo. Whatever an interrupted run has finished is kept and used."""
+    """The demo. Whatever an interrupted run has finished is kept and used; a store of a demo with other settings is refused."""
+    for name in set(SWEEP) & set(store.names("coders")):
+        if (before := store.manifest("coders", name)["about"].get("demo")) != asdict(cfg):
+            other = {k: v for k, v in (before or {}).items() if asdict(cfg).get(k) != v}
+            raise BadInput(
+                f"{store.root} holds a demo with other settings ({other}). Choose another --store, or delete that one."
+            )
     model, activations, held_out = _gathered(store, cfg, stage)
     source = Stored(activations, cfg.site)
     about = {"model": {"name": model.name, "fingerprint": model.fingerprint}, "site": cfg.site}
-    about |= {"text": {"corpus": cfg.corpus} | asdict(_packing(cfg, "train"))}
+    about |= {"demo": asdict(cfg), "text": {"corpus": cfg.corpus} | asdict(_packing(cfg, "train"))}
     widths = {"d_in": source.d_in, "d_sae": cfg.d_sae}
     trained = {name: new(kind, seed=cfg.seed, **widths, **extra) for name, (kind, extra) in SWEEP.items()}
     tokens = cfg.passes * (source.tokens or cfg.tokens)

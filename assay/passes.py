@@ -7,6 +7,8 @@ was, a coder added later costs its own passes and a clean one, and no number dep
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,7 +36,8 @@ CHUNK_ROWS = 16
 PIECE = 1024  # vectors handed out at once
 LOGITS_BYTES = 2**28  # of one forward pass
 SOFTMAX_ENTRIES = 2**22  # fp32 log-probabilities held at once
-VERSION = 1  # counts the meaning of the stored numbers
+_MEND = "Delete {} and run the same command again."
+VERSION = 2  # counts the meaning of the stored numbers
 CLEAN = {"pass": "clean"}
 ZERO = {"pass": "zero-ablated"}
 
@@ -238,13 +241,28 @@ def _name(i: int) -> str:
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    write_atomic(path, safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}))
+    whole = {k: v.contiguous() for k, v in tensors.items()}
+    write_atomic(path, safetensors.torch.save(whole, metadata={"sha256": _seal(whole)}))
 
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(path.read_bytes())
-    except (SafetensorError, FileNotFoundError) as error:
-        raise DamagedFile(
-            f"{path} is truncated, altered or gone ({error}). Delete {path.parent} and run the same command again."
-        ) from None
+        data = path.read_bytes()
+        tensors = safetensors.torch.load(data)
+        said = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["sha256"]
+        if said != _seal(tensors):
+            raise DamagedFile(f"{path} does not match the sha256 it carries: it was altered. {_MEND.format(path.parent)}")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise DamagedFile(f"{path} is truncated, altered or gone ({error}). {_MEND.format(path.parent)}") from None
+    return tensors
+
+
+def _seal(tensors: Mapping[str, Tensor]) -> str:
+    parts = [name.encode() + tensors[name].cpu().view(torch.uint8).numpy().tobytes() for name in sorted(tensors)]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def verify(directory: Path) -> None:
+    """Compare every file of a pass with the sha256 that it carries."""
+    for path in sorted(directory.glob("[0-9]*.safetensors")):
+        _load(path)

@@ -103,10 +103,15 @@ def load(store: Store, eval: str | None = None, coder: str | None = None) -> lis
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
-    """Of each eval only the records of the newest version: numbers of different meaning never stand together."""
+    """Of each eval only the newest version, and of each coder's name only the weights scored last.
+
+    So numbers of different meaning never stand together, nor those of a coder beside those of the one it replaced.
+    """
     records = list(records)
     newest = {r.eval: max(o.eval_version for o in records if o.eval == r.eval) for r in records}
-    return [r for r in records if r.eval_version == newest[r.eval]]
+    now = [r for r in records if r.eval_version == newest[r.eval]]
+    last = {(r.eval, r.setting, r.coder): r.coder_hash for r in sorted(now, key=lambda r: (r.made.at, r.key))}
+    return [r for r in now if last[r.eval, r.setting, r.coder] == r.coder_hash]
 
 
 # ---- tables --------------------------------------------------------------------------------------------------------------------

@@ -219,13 +219,17 @@ def verify(directory: Path, *, only: str | None = None) -> None:
             continue
         file = directory / name
         if not file.exists():
-            raise MissingFile(f"{file} is missing though its manifest lists it. Make {directory.name} again.")
+            raise MissingFile(
+                f"{file} is missing though its manifest lists it. Delete {directory} and run the command that made it again."
+            )
         if file.stat().st_size != entry["bytes"]:
             raise DamagedFile(
-                f"{file} has {file.stat().st_size} bytes, its manifest says {entry['bytes']}: truncated or altered. Make {directory.name} again."
+                f"{file} has {file.stat().st_size} bytes, its manifest says {entry['bytes']}: truncated or altered. Delete {directory} and run the command that made it again."
             )
         if file_hash(file) != entry["sha256"]:
-            raise DamagedFile(f"{file} does not match the sha256 in its manifest: it was altered. Make {directory.name} again.")
+            raise DamagedFile(
+                f"{file} does not match the sha256 in its manifest: it was altered. Delete {directory} and run the command that made it again."
+            )
 
 
 def entry_hash(directory: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ from assay.activations.base import ActivationSource
 from assay.coders.base import SparseCoder
 from assay.errors import BadInput
 from assay.formats import native
-from assay.store import Store, digest
+from assay.store import Store, digest, require_space
 from assay.train import Row, TrainConfig, last_step, train
 
 Again = Literal["never", "missing", "always"]
@@ -48,6 +48,10 @@ def sweep(
         return {name: store.path("coders", name) for name in coders}
     with store.lock(f"run-{key}"), provenance.stopwatch() as seconds:
         run = store.path("runs", key)
+        weights = sum(p.numel() for c in coders.values() for p in c.state_dict().values())
+        require_space(
+            store.root, 4 * 6 * weights, "Training"
+        )  # weights and Adam's two moments; the new file before the old one goes
         checkpoint = run / "checkpoint.safetensors"
         with _rows(run, coders, last_step(checkpoint)) as write:
             for row in train(coders, source, cfg, resume=checkpoint):
@@ -58,12 +62,12 @@ def sweep(
         paths = {}
         for name, coder in coders.items():
             made = provenance.made(device=str(coder.W_dec.device), seconds=seconds())
-            paths[name] = _save(name, coder, store, run, facts, made, source.fingerprint)
+            paths[name] = _save(name, coder, store, run, facts, made, source.fingerprint, again)
         shutil.rmtree(run)
     return paths
 
 
-def _all_there(coders: Mapping[str, SparseCoder[Any]], store: Store, key: str, again: Again) -> bool:
+def _all_there(coders: Collection[str], store: Store, key: str, again: Again) -> bool:
     """Whether every coder is finished; a name that belongs to another run is an error rather than a loss."""
     there = {name: store.manifest("coders", name)["about"].get("run") for name in coders if store.has("coders", name)}
     if again == "missing":
@@ -109,12 +113,15 @@ def _step(line: str) -> float:
 
 
 def _save(
-    name: str, coder: SparseCoder[Any], store: Store, run: Path, facts: dict[str, Any], made: provenance.Made, source: str
-) -> Path:
+    name: str, coder: SparseCoder[Any], store: Store, run: Path, facts: dict[str, Any], made: provenance.Made, source: str, again: Again
+) -> Path:  # fmt: skip
     kind = "trained" if coder.trained else "baseline"
     about = facts | {"architecture": native.architecture_of(coder), "config": asdict(coder.config), "kind": kind}
     where = {k: facts[k] for k in ("model", "site") if k in facts}
     with store.draft("coders", name) as draft:
+        if again == "never" and store.has("coders", name):
+            return store.path("coders", name)
+        _all_there([name], store, facts["run"], again)  # another process may have taken the name while this one trained
         native.write(coder, draft.path, where)
         shutil.copyfile(run / f"{name}.jsonl", draft.path / "train.jsonl")
         return draft.finish(inputs={"activations": source}, about=about, made=made)

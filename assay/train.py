@@ -57,8 +57,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.tokens < self.batch:
             raise BadInput(f"Training needs at least one batch: got tokens={self.tokens}, batch={self.batch}.")
-        if self.lr <= 0 or not 0 <= self.warm_up <= 1 or not 0 <= self.decay <= 1 or self.log_every < 1:
-            raise BadInput("lr must be positive, warm_up and decay between 0 and 1, log_every at least 1.")
+        bounds = {
+            "lr": (0 < self.lr < float("inf"), "above 0 and finite"), "beta1": (0 <= self.beta1 < 1, "at least 0 and below 1"),
+            "warm_up": (0 <= self.warm_up <= 1, "between 0 and 1"), "decay": (0 <= self.decay <= 1, "between 0 and 1"),
+            "clip": (0 <= self.clip < float("inf"), "0 or more"), "dead_after": (self.dead_after >= 1, "at least 1"),
+            "log_every": (self.log_every >= 1, "at least 1"), "checkpoint_seconds": (self.checkpoint_seconds >= 0, "0 or more"),
+            "seed": (self.seed >= 0, "0 or more"),
+        }  # fmt: skip
+        for name, (fine, expected) in bounds.items():
+            if not fine:
+                raise BadInput(f"{name} must be {expected}, got {getattr(self, name)}.")
 
     @property
     def steps(self) -> int:
@@ -230,6 +238,8 @@ def _scale(x: Tensor) -> float:
     square = x.double().square().sum(1).mean().item()
     if not square > 0 or square == float("inf"):
         raise NotFinite(f"The mean squared norm of the activations is {square}; expected a positive number.")
+    if (x - x.mean(0)).double().square().sum(1).mean().item() <= 1e-10 * square:
+        raise BadInput(f"The activations do not vary: {len(x)} vectors of a sample are all alike. There is nothing to learn.")
     return square**-0.5
 
 

@@ -5,6 +5,7 @@ Nothing here imports torch before it has work to do, so that help and mistakes a
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -38,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"error: {error}", debug)
         return FAILED
     except Exception as error:
+        if mendable := _outside(error):
+            _complain(f"error: {mendable}", debug)
+            return FAILED
         _complain(
             f"error: {type(error).__name__}: {error}\n"
             "This is a fault in Assay, not in what you asked for. Please report it, with the traceback that the same command "
@@ -63,6 +67,15 @@ def _run(words: list[str]) -> int:
         _complain(f"error: {error}\nSee: {' '.join(['assay', *(error.command_chain or ())])} --help", False)
         return USAGE
     return 0
+
+
+def _outside(error: Exception) -> str | None:
+    """What to do about an error that lies outside Assay: memory, or where the output goes."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return f"There is not enough memory ({str(error).splitlines()[0]}). Use a smaller --d-sae, --batch or --context."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "The disk is full. Free some space and run the same command again; finished parts are kept."
+    return None
 
 
 def _complain(message: str, debug: bool) -> None:

@@ -98,7 +98,11 @@ def _cache() -> Iterator[Row]:
     from assay import assets
 
     home = assets.cache_dir()
-    yield _row("cache", True, f"{home}, {_free(home)}")
+    place = next(p for p in (home.absolute(), *home.absolute().parents) if p.exists())
+    usable = place.is_dir() and os.access(place, os.W_OK)
+    yield _row(
+        "cache", usable, f"{home}, {_free(home)}" if usable else f"{home} cannot be written: set ASSAY_CACHE to another place"
+    )
 
 
 def _free(path: Any) -> str:
@@ -123,6 +127,7 @@ def _store(common: Common, verify: bool) -> Iterator[Row]:
 
 
 def _entries(store: Store, verify: bool) -> Iterator[Row]:
+    from assay import passes
     from assay.store import KINDS
     from assay.store import verify as verify_entry
 
@@ -133,10 +138,11 @@ def _entries(store: Store, verify: bool) -> Iterator[Row]:
         if names or drafts:
             yield _row(kind, True, f"{len(names)}{unfinished}")
         for name in names if verify else ():
-            if not store.has(kind, name):
-                continue  # results and passes are single files, written whole or not at all
+            check = passes.verify if kind == "passes" else verify_entry
+            if kind == "results":
+                continue  # single files, written whole or not at all; reading them checks them
             try:
-                verify_entry(store.path(kind, name))
+                check(store.path(kind, name))
             except AssayError as error:
                 yield _row(f"{kind}/{name}", False, error)
 

@@ -58,6 +58,12 @@ class Origin:
         plain = {n: {"text": {k: v for k, v in a["text"].items() if k not in ("split", "max_tokens")}} for n, a in said.items()}
         if reads and flags.corpus is None and not plain:
             raise BadInput(f"{', '.join(about)}: no manifest says which text the coder learnt from. Say --corpus.")
+        for name, text in ((n, a["text"]) for n, a in said.items() if reads):
+            if text.get("split") != "train" or flags.held_out not in (None, text.get("held_out")):
+                raise BadInput(
+                    f"{name} was trained on the {text.get('split')!r} part of {text['corpus']} with held_out={text.get('held_out')}: "
+                    "what would be measured on is not held out. Give another --corpus, or train with --split train and keep --held-out."
+                )
         packing = dict(_agreed(plain, "text", "--corpus") or {})
         sizes = [a["text"].get("max_tokens") for a in said.values()]
         packing["max_tokens"] = None if None in sizes else max(sizes, default=None)

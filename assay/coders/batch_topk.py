@@ -14,8 +14,7 @@ import torch
 
 from assay.coders import losses
 from assay.coders.base import Batch, Code, CoderConfig, SparseCoder, Step
-from assay.coders.linear import LinearCoder, Selection, above
-from assay.errors import BadInput
+from assay.coders.linear import LinearCoder, Selection, above, check_topk
 from assay.shapes import Float, Tensor
 
 
@@ -38,8 +37,7 @@ class BatchTopK(LinearCoder[BatchTopKConfig]):
 
     def __init__(self, config: BatchTopKConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)
-        if not 1 <= config.k <= config.d_sae:
-            raise BadInput(f"k must lie between 1 and d_sae = {config.d_sae}, got {config.k}.")
+        check_topk(config)
         self.register_buffer("threshold", torch.zeros((), dtype=torch.float64))
         self.register_buffer("threshold_batches", torch.zeros((), dtype=torch.int64))
 

@@ -6,12 +6,14 @@ Both directions are centred: pre-activations are (x − b_dec) @ W_enc + b_enc w
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from assay.coders.base import Batch, C, Code, SparseCoder
 from assay.coders.latents import Latents
+from assay.errors import BadInput
 from assay.kernels import sparse
 from assay.randomness import generator
 from assay.shapes import Float, Int, Tensor
@@ -91,6 +93,14 @@ class LinearCoder(SparseCoder[C]):
 
     def extra_repr(self) -> str:
         return f"d_in={self.d_in}, d_sae={self.d_sae}, d_out={self.d_out}"
+
+
+def check_topk(config: Any) -> None:
+    """Refuse impossible settings of the TopK family."""
+    if not 1 <= config.k <= config.d_sae:
+        raise BadInput(f"k must lie between 1 and d_sae = {config.d_sae}, got {config.k}.")
+    if not 0 <= config.aux_weight < float("inf") or (config.k_aux is not None and config.k_aux < 1):
+        raise BadInput(f"aux_weight must be 0 or more and k_aux at least 1, got {config.aux_weight} and {config.k_aux}.")
 
 
 def rows_topk(pre: Float[Tensor, "n d_sae"], k: int) -> Selection:

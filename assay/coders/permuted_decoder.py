@@ -20,7 +20,7 @@ TAG = "baseline"
 
 @dataclass(frozen=True, kw_only=True)
 class PermutedDecoderConfig(CoderConfig):
-    architecture: str = "topk"
+    twin_of: str = "topk"
     """Architecture of the coder whose decoder is shuffled."""
     settings: str = "{}"
     """That coder's configuration, as JSON."""
@@ -34,7 +34,7 @@ class PermutedDecoder(SparseCoder[PermutedDecoderConfig]):
     def __init__(self, config: PermutedDecoderConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)
         widths = {"d_in": config.d_in, "d_sae": config.d_sae, "d_out": config.d_out}
-        self.inner = coders.new(config.architecture, seed=seed, **(widths | json.loads(config.settings)))
+        self.inner = coders.new(config.twin_of, seed=seed, **(widths | json.loads(config.settings)))
         self.inner.requires_grad_(False)
         random = generator("coder", type(self).__name__, seed)
         self.register_buffer("order", torch.randperm(config.d_sae, generator=random))
@@ -44,7 +44,7 @@ class PermutedDecoder(SparseCoder[PermutedDecoderConfig]):
         """The permuted twin of a coder."""
         settings = asdict(coder.config)
         widths = {name: settings.pop(name) for name in ("d_in", "d_sae", "d_out")}
-        twin = cls(PermutedDecoderConfig(**widths, architecture=architecture, settings=json.dumps(settings)), seed=seed)
+        twin = cls(PermutedDecoderConfig(**widths, twin_of=architecture, settings=json.dumps(settings)), seed=seed)
         twin.inner.load_state_dict(coder.state_dict())
         return twin.to(coder.W_dec.device).train(coder.training)
 

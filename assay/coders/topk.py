@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from assay.coders import losses
 from assay.coders.base import Batch, Code, CoderConfig, Step
-from assay.coders.linear import LinearCoder, rows_topk
-from assay.errors import BadInput
+from assay.coders.linear import LinearCoder, check_topk, rows_topk
 from assay.shapes import Float, Tensor
 
 
@@ -31,8 +30,7 @@ class TopK(LinearCoder[TopKConfig]):
 
     def __init__(self, config: TopKConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)
-        if not 1 <= config.k <= config.d_sae:
-            raise BadInput(f"k must lie between 1 and d_sae = {config.d_sae}, got {config.k}.")
+        check_topk(config)
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
         return self.encode_selected(x, lambda pre: rows_topk(pre, self.config.k))

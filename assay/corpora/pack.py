@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int32, Int64
 from assay import codec, provenance
 from assay.corpora import rows
 from assay.corpora.base import Corpus
-from assay.errors import BadInput, DamagedFile
+from assay.errors import BadInput, DamagedFile, UnknownName
 from assay.progress import Progress, silent
 from assay.store import Draft, Store, digest, verify
 
@@ -41,6 +41,10 @@ class PackConfig:
     """Pass each document through the tokenizer's chat template, as one turn of the user. The template's tokens count as text."""
 
     def __post_init__(self) -> None:
+        choices = {"bos": ("auto", "always", "never"), "split": ("all", "train", "held_out"), "layout": ("packed", "documents")}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                raise UnknownName.among(f"value of {name}", str(value), known)
         if self.context < 2:
             raise BadInput(f"context={self.context} is too short: a row holds BOS and at least one token. Use 2 or more.")
         if not 0 <= self.held_out < 1 or (self.split == "held_out" and self.held_out == 0):

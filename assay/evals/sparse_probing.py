@@ -77,6 +77,11 @@ class SparseProbing(Eval[SparseProbingConfig]):
 
     def __init__(self, config: SparseProbingConfig | None = None):
         super().__init__(config)
+        if min(self.config.train, self.config.test, self.config.context) < 2 or not self.ks:
+            c = self.config
+            raise BadInput(
+                f"sparse_probing needs train, test and context of 2 or more; got {c.train}, {c.test} and {c.context}."
+            )
         self._raw: dict[str, tuple[LabelledInput, list[tuple[Replicates, dict]]]] = {}  # probes without coder, the same for all
 
     @property
@@ -98,6 +103,8 @@ class SparseProbing(Eval[SparseProbingConfig]):
         return {name: Labelled(name, c.train, c.test, c.context) for name in names}
 
     def run(self, coder: SparseCoder[Any], inputs: Mapping[str, Any]) -> tuple[list[Score], dict[str, Any]]:
+        if max(self.ks) > coder.d_sae:
+            raise BadInput(f"A probe on {max(self.ks)} latents was asked for; the coder has {coder.d_sae}.")
         scores, details, by_dataset = [], {}, []
         device = home(coder)
         for name, data in inputs.items():

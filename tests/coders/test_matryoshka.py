@@ -15,7 +15,7 @@ from assay.coders.latents import Latents
 from assay.coders.matryoshka import prefix_lengths
 from assay.errors import BadInput, WidthMismatch
 from assay.randomness import generator
-from assay.testing import toy_batch
+from assay.testing import check_resume, check_save_load, toy_batch
 from assay.train import TrainConfig, train
 
 
@@ -126,8 +126,6 @@ def test_draws_are_named_and_resume():
 
 
 def test_sampled_training_resumes_bit_for_bit(tmp_path):
-    from assay.testing import check_resume, check_save_load
-
     for check in (check_resume, check_save_load):
         check(lambda seed: coders.new("matryoshka", seed=seed, d_in=16, d_sae=32, k=4, prefixes="sampled"))
 
