@@ -266,6 +266,17 @@ def test_damaged_chunk_is_named(model, text, some, store):
         evaluate(some, [core()], model=model, site=SITE, text=text, store=store, again="always")
 
 
+def test_altered_chunk_is_refused(model, text, some, store):
+    """A flipped bit that leaves a readable file would give wrong numbers without the seal."""
+    evaluate(some, [core()], model=model, site=SITE, text=text, store=store)
+    for path in sorted((store.root / "passes").glob("*/00001.safetensors")):
+        data = bytearray(path.read_bytes())
+        data[-2] ^= 1
+        path.write_bytes(bytes(data))
+    with pytest.raises(DamagedFile, match=r"does not match the sha256 it carries.*Delete"):
+        evaluate(some, [core()], model=model, site=SITE, text=text, store=store, again="always")
+
+
 def test_bad_input(model, text, some, store):
     narrow = {"narrow": coders.new("topk", d_in=12, d_sae=24, k=3)}
     with pytest.raises(WidthMismatch, match="width 16"):

@@ -197,3 +197,12 @@ def test_plots_refuse_what_they_cannot_compare():
         plots.against_l0([*sweep(), make_record("x", inputs={"model": "other"})])
     with pytest.raises(UnknownName, match="fvu"):
         plots.against_l0(sweep(), ["fvuu"])
+
+
+def test_a_replaced_coder_leaves_the_tables():
+    def scored(name, weights, day):
+        record = make_record(name)
+        return replace(record, coder_hash=weights, made=replace(record.made, at=f"2026-01-0{day}T00:00:00+00:00"))
+
+    old, new, other = scored("a", "one", 1), scored("a", "two", 2), scored("b", "one", 1)
+    assert results.latest([new, old, other]) == [new, other]

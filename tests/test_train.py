@@ -115,6 +115,49 @@ def test_bad_input():
         list(train(make(("topk",)), Stream(poison=0), CFG))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [{"lr": float("nan")}, {"lr": float("inf")}, {"beta1": 2}, {"clip": -3}, {"checkpoint_seconds": -1}, {"seed": -1}],
+    ids=str,
+)
+def test_impossible_settings_say_what_was_got(setting):
+    with pytest.raises(BadInput, match=rf"{next(iter(setting))} must be .*, got {next(iter(setting.values()))}"):
+        TrainConfig(**setting)
+
+
+def test_activations_that_do_not_vary():
+    class Still(Stream):
+        def batches(self, size, seed, start=0):
+            while True:
+                yield Batch.of(torch.ones(size, 16))
+
+    with pytest.raises(BadInput, match="do not vary"):
+        next(train(make(("topk",)), Still(), CFG))
+
+
+def test_a_name_taken_meanwhile_is_not_overwritten(store):
+    """Two processes train different coders of one name: the second to finish says so, and keeps its checkpoint."""
+    slow = {"topk": coders.new("topk", d_in=16, d_sae=32, k=5)}
+
+    def while_training(row):
+        if row.step == 10:
+            sweep(make(("topk",)), Stream(), CFG, store)
+
+    with pytest.raises(BadInput, match="already has a coder named 'topk'"):
+        sweep(slow, Stream(), CFG, store, listen=while_training)
+    assert store.manifest("coders", "topk")["about"]["config"]["k"] == 3
+    assert list((store.root / "runs").glob("*/checkpoint.safetensors"))
+
+
+def test_never_keeps_whatever_has_the_name(store):
+    sweep(make(("topk",)), Stream(), CFG, store)
+    before = coder_hash(store, "topk")
+    other = {"topk": coders.new("topk", d_in=16, d_sae=32, k=5)} | make(("relu",))
+    sweep(other, Stream(), CFG, store, again="never")
+    assert coder_hash(store, "topk") == before
+    assert store.has("coders", "relu")
+
+
 def test_checkpoints_refuse_other_settings_and_damage(tmp_path):
     path = tmp_path / "c.safetensors"
     list(train(make(("topk",)), Stream(), CFG, resume=path))

@@ -115,6 +115,14 @@ def test_eval_says_what_does_not_fit(trained, run_there):
     assert "Two coders are called" in run_there("eval core topk assay-store/coders/topk").err
 
 
+def test_text_that_a_coder_has_seen_is_not_held_out(trained, run_there):
+    assert "is not held out" in run_there("eval core topk --held-out 0.9").err
+    gathered = run_there("gather tiny --corpus text.jsonl --site resid_post.1 --context 32 --tokens 1k --split all --json").json
+    leak = f"train topk --name leak --activations {gathered['key']} --d-sae 64 --k 4 --tokens 1k --batch 256"
+    assert run_there(leak).code == 0
+    assert "was trained on the 'all' part" in run_there("eval core leak").err
+
+
 def test_eval_of_a_coder_that_knows_no_model_asks(run, vectors):
     assert run(f"train topk --activations {vectors} --d-sae 32 --k 2 --tokens 2k --batch 256").code == 0
     assert "Say --corpus" in run("eval core topk").err

@@ -8,7 +8,7 @@ import pytest
 from assay.corpora.base import Document
 from assay.corpora.pack import PackConfig, tokenise
 from assay.corpora.rows import held_out
-from assay.errors import BadInput
+from assay.errors import BadInput, UnknownName
 
 BOS, EOS, PAD, TURN = range(4)
 
@@ -229,4 +229,10 @@ def test_too_little_text_says_how_much_there_was(store, plain, Listed, texts, id
 )
 def test_impossible_settings(wrong):
     with pytest.raises(BadInput, match=next(iter(wrong)) if len(wrong) == 1 else "held_out"):
+        PackConfig(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"split": "trian"}, {"bos": "nevr"}, {"layout": "doc"}], ids=str)
+def test_misspelt_rules_are_refused_before_anything_is_written(wrong):
+    with pytest.raises(UnknownName, match=f"No value of {next(iter(wrong))} named"):
         PackConfig(**wrong)
