@@ -20,7 +20,6 @@ from assay.coders.jumprelu import JumpReLU
 from assay.coders.latents import Latents
 from assay.coders.linear import LinearCoder
 from assay.coders.p_anneal import AnnealedPenalty
-from assay.errors import BadInput
 from assay.shapes import Float, Tensor
 
 
@@ -45,8 +44,7 @@ class Gated(LinearCoder[GatedConfig]):
 
     def __init__(self, config: GatedConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)
-        if config.l1 < 0 or not 0 <= config.l1_warm_up <= 1:
-            raise BadInput(f"l1 must be ≥ 0 and l1_warm_up between 0 and 1, got {config.l1} and {config.l1_warm_up}.")
+        losses.check_l1(config.l1, config.l1_warm_up)
         self.r_mag = nn.Parameter(torch.zeros(self.d_sae))
         self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
         self.penalty = AnnealedPenalty(config.p_end, config.anneal_start, config.anneal_steps) if config.p_end != 1 else None
@@ -57,7 +55,7 @@ class Gated(LinearCoder[GatedConfig]):
         return Code(Latents.from_dense((gate > 0) * magnitude), self.b_dec, pre=gate if self.training else None)
 
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
-        weight = self.config.l1 * min(1.0, step.fraction / self.config.l1_warm_up if self.config.l1_warm_up else 1.0)
+        weight = self.config.l1 * losses.warm_up(step, self.config.l1_warm_up)
         f_gate = (self.pre_activations(batch.x) if code.pre is None else code.pre).relu()
         y_gate = f_gate @ self.W_dec.detach() + self.b_dec.detach()
         sparsity = self.penalty(f_gate, step.fraction) if self.penalty else f_gate.sum(-1).mean()

@@ -108,7 +108,7 @@ class JumpReLU(LinearCoder[JumpReLUConfig]):
         cfg = self.config
         pre = self.pre_activations(batch.x) if code.pre is None else code.pre
         weight = WEIGHTS[cfg.penalty] if cfg.sparsity is None else cfg.sparsity
-        warm = min(1.0, step.fraction / cfg.sparsity_warm_up) if cfg.sparsity_warm_up else 1.0
+        warm = losses.warm_up(step, cfg.sparsity_warm_up)
         terms = {"mse": losses.mse(batch.y, self.decode(code)), cfg.penalty: warm * weight * self._penalty(pre, code)}
         silent = cfg.pre_activation_weight
         if silent is None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from assay.coders.base import Batch
+from assay.coders.base import Batch, Step
+from assay.errors import BadInput
 from assay.shapes import Bool, Float, Tensor
 
 if TYPE_CHECKING:
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 def mse(y: Float[Tensor, "n d_out"], y_hat: Float[Tensor, "n d_out"]) -> Float[Tensor, ""]:
     """Squared error summed over the width, averaged over tokens. With E‖y‖² = 1 it is close to the unexplained fraction."""
     return (y - y_hat).square().sum(-1).mean()
+
+
+def warm_up(step: Step, share: float) -> float:
+    """Factor of a penalty that grows linearly from 0 to 1 over the first `share` of the training."""
+    return min(1.0, step.fraction / share) if share else 1.0
+
+
+def check_l1(weight: float, share: float) -> None:
+    """Refuse impossible settings of an L1 penalty and its warm-up."""
+    if not 0 <= weight < float("inf") or not 0 <= share <= 1:
+        raise BadInput(f"l1 must be ≥ 0 and l1_warm_up between 0 and 1, got {weight} and {share}.")
 
 
 def aux_k(

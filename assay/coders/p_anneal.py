@@ -105,15 +105,14 @@ class PAnneal(LinearCoder[PAnnealConfig]):
 
     def __init__(self, config: PAnnealConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)
-        if config.l1 < 0 or not 0 <= config.l1_warm_up <= 1:
-            raise BadInput(f"l1 must be ≥ 0 and l1_warm_up between 0 and 1, got {config.l1} and {config.l1_warm_up}.")
+        losses.check_l1(config.l1, config.l1_warm_up)
         self.penalty = AnnealedPenalty(config.p_end, config.anneal_start, config.anneal_steps)
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
         return Code(Latents.from_dense(self.pre_activations(x).relu()), self.b_dec)
 
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
-        weight = self.config.l1 * min(1.0, step.fraction / self.config.l1_warm_up if self.config.l1_warm_up else 1.0)
+        weight = self.config.l1 * losses.warm_up(step, self.config.l1_warm_up)
         return {
             "mse": losses.mse(batch.y, self.decode(code)),
             "lp": weight * self.penalty(code.latents.values, step.fraction),

@@ -42,8 +42,7 @@ class ReLU(LinearCoder[ReLUConfig]):
 
     def __init__(self, config: ReLUConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)
-        if config.l1 < 0 or not 0 <= config.l1_warm_up <= 1:
-            raise BadInput(f"l1 must be ≥ 0 and l1_warm_up between 0 and 1, got {config.l1} and {config.l1_warm_up}.")
+        losses.check_l1(config.l1, config.l1_warm_up)
         if config.penalty not in ("l1", "tanh") or config.decoder not in ("unit", "free"):
             raise BadInput(
                 f"penalty must be 'l1' or 'tanh', and decoder 'unit' or 'free'; got {config.penalty!r} and {config.decoder!r}."
@@ -59,7 +58,7 @@ class ReLU(LinearCoder[ReLUConfig]):
         return Code(Latents.from_dense(self.pre_activations(x).relu()), self.b_dec)
 
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
-        weight = self.config.l1 * min(1.0, step.fraction / self.config.l1_warm_up if self.config.l1_warm_up else 1.0)
+        weight = self.config.l1 * losses.warm_up(step, self.config.l1_warm_up)
         return {
             "mse": losses.mse(batch.y, self.decode(code)),
             self.config.penalty: weight * self._cost(code.latents.values).sum(-1).mean(),
