@@ -77,11 +77,11 @@ def test_gather(process, home, long, capsys):
 
 @pytest.mark.slow
 def test_eval(process, home, long, capsys):
-    gather = GATHER.replace("--context 64", "--context 64 --tokens 8k")
+    gather = GATHER.replace("--context 64", "--context 64 --tokens 8k --held-out 0.4")
     assert main(f"{gather} --quiet".split()) == 0
     (key,) = {p.name for p in (home / "assay-store/activations").iterdir()}
     assert main(f"train topk --activations {key} --d-sae 256 --k 8 --tokens 16k --batch 256 --quiet".split()) == 0
-    line = "eval core topk --baselines pca --threads 1 --held-out 0.4 --corpus-tokens 20k --json"
+    line = "eval core topk --baselines pca --threads 1 --corpus-tokens 20k --json"
     started = process(line)
     until(lambda: list((home / "assay-store").glob("passes/*/00001.safetensors")))
     started.send_signal(signal.SIGINT)
