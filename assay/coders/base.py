@@ -5,7 +5,7 @@ A coder turns activations into a `Code` and a code back into activations. It kno
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -64,6 +64,8 @@ class Batch:
     y: Float[Tensor, "n d_out"]
     """What is to be predicted; the same tensor as x for an autoencoder."""
     tokens: Int[Tensor, " n"] | None = None
+    ahead: Callable[[Float[Tensor, "n d_out"]], Mapping[str, Float[Tensor, ""]]] | None = None
+    """End-to-end training: loss terms of what the model makes of a reconstruction of y. They take the place of the term "mse"."""
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor | None = None) -> Batch:
@@ -78,6 +80,8 @@ class Step:
     """Share of the training done, 0 to 1."""
     dead: Bool[Tensor, " d_sae"] | None = None
     """Latents that have not fired for the configured number of tokens."""
+    pressure: float = 1.0
+    """What the weight of a sparsity penalty is multiplied by: the controller's means to a wanted L0."""
 
 
 class SparseCoder(nn.Module, Generic[C]):
@@ -89,6 +93,10 @@ class SparseCoder(nn.Module, Generic[C]):
     """Decoding is affine in the latents, and W_dec: [d_sae, d_out] exists."""
     trained: ClassVar[bool] = True
     """False for baselines: `initialise` is all they learn."""
+    penalised: ClassVar[bool] = False
+    """L0 follows from the weight of a penalty, which `Step.pressure` multiplies; otherwise from `k` in the configuration."""
+    fraction: float = 1.0
+    """Share of the training done, 0 to 1. The trainer sets it before each `encode`; what is annealed there looks at it."""
 
     W_dec: Tensor
 

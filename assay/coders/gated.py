@@ -41,6 +41,7 @@ class Gated(LinearCoder[GatedConfig]):
     """W_enc and `b_enc` (b_gate in the paper) make the gate; r_mag and b_mag, [d_sae] each, turn its input into magnitudes."""
 
     Config = GatedConfig
+    penalised = True
 
     def __init__(self, config: GatedConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)

@@ -65,6 +65,7 @@ class JumpReLUConfig(CoderConfig):
 
 class JumpReLU(LinearCoder[JumpReLUConfig]):
     Config = JumpReLUConfig
+    penalised = True
 
     def __init__(self, config: JumpReLUConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)

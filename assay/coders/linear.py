@@ -30,11 +30,13 @@ def unit_rows(W: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
 class LinearCoder(SparseCoder[C]):
     """A coder with W_enc: [d_in, d_sae], b_enc, W_dec: [d_sae, d_out], b_dec, and unit-norm decoder rows.
 
+    `centred`: whether b_dec is taken off the input, as wherever input and output live in one space.
     Starts with random unit rows in W_dec, W_enc = W_decᵀ where widths agree, b_enc = 0, and b_dec = the sample's mean.
     """
 
     def __init__(self, config: C, *, seed: int = 0):
         super().__init__(config, seed=seed)
+        self.centred = self.d_in == self.d_out
         random = generator("coder", type(self).__name__, seed)
         W_dec = unit_rows(torch.randn(self.d_sae, self.d_out, generator=random))
         W_enc = W_dec if self.d_in == self.d_out else unit_rows(torch.randn(self.d_sae, self.d_in, generator=random))
@@ -43,10 +45,6 @@ class LinearCoder(SparseCoder[C]):
         self.W_dec = nn.Parameter(W_dec.clone())
         self.b_dec = nn.Parameter(torch.zeros(self.d_out))
 
-    @property
-    def centred(self) -> bool:
-        """Whether b_dec is taken off the input: wherever input and output live in one space."""
-        return self.d_in == self.d_out
 
     def bias(self) -> Float[Tensor, " d_sae"]:
         """b_enc with the centring folded in: pre = x @ W_enc + bias()."""

@@ -20,8 +20,8 @@ def mse(y: Float[Tensor, "n d_out"], y_hat: Float[Tensor, "n d_out"]) -> Float[T
 
 
 def warm_up(step: Step, share: float) -> float:
-    """Factor of a penalty that grows linearly from 0 to 1 over the first `share` of the training."""
-    return min(1.0, step.fraction / share) if share else 1.0
+    """Factor of a penalty: it grows linearly from 0 to 1 over the first `share` of the training, times the controller's pressure."""
+    return step.pressure * (min(1.0, step.fraction / share) if share else 1.0)
 
 
 def check_l1(weight: float, share: float) -> None:

@@ -102,6 +102,7 @@ class PAnnealConfig(CoderConfig):
 
 class PAnneal(LinearCoder[PAnnealConfig]):
     Config = PAnnealConfig
+    penalised = True
 
     def __init__(self, config: PAnnealConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)

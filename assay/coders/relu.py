@@ -39,6 +39,7 @@ class ReLUConfig(CoderConfig):
 
 class ReLU(LinearCoder[ReLUConfig]):
     Config = ReLUConfig
+    penalised = True
 
     def __init__(self, config: ReLUConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)
