@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from assay import assets, baselines, corpora, models, plots
 from assay.activations import GatherConfig, Stored, gather
-from assay.coders import new
+from assay.coders import new, with_l0
 from assay.coders.base import SparseCoder
 from assay.coders.permuted_decoder import PermutedDecoder
 from assay.corpora.pack import PackConfig, tokenise
@@ -48,6 +48,8 @@ class DemoConfig:
     """Times the coders go through them."""
     d_sae: int = 2048
     """Latents of each coder."""
+    l0: int = 32
+    """Mean number of active latents that every architecture is trained to."""
     eval_tokens: int = 6_000
     """Held-out tokens that reconstruction is measured on."""
     probing: str = "probe:92,probe:97,probe:159"
@@ -64,14 +66,8 @@ class DemoConfig:
     """Names every random choice."""
 
 
-SWEEP: dict[str, tuple[str, dict[str, Any]]] = {
-    "topk-32": ("topk", {"k": 32}),
-    "topk-64": ("topk", {"k": 64}),
-    "batch-topk-32": ("batch_topk", {"k": 32}),
-    "batch-topk-64": ("batch_topk", {"k": 64}),
-    "relu-sparse": ("relu", {"l1": 0.08}),
-    "relu-dense": ("relu", {"l1": 0.05}),
-}
+SWEEP = ("relu", "gated", "topk", "batch_topk", "jumprelu", "p_anneal", "matryoshka")
+"""The seven architectures of SAEBench, all at one L0."""
 BASELINES = ("random", "pca", "identity", "permuted_decoder")
 
 
@@ -99,10 +95,10 @@ def run(
     about = {"model": {"name": model.name, "fingerprint": model.fingerprint}, "site": cfg.site}
     about |= {"demo": asdict(cfg), "text": {"corpus": cfg.corpus} | asdict(_packing(cfg, "train"))}
     widths = {"d_in": source.d_in, "d_sae": cfg.d_sae}
-    trained = {name: new(kind, seed=cfg.seed, **widths, **extra) for name, (kind, extra) in SWEEP.items()}
+    trained = {name: new(name, seed=cfg.seed, **with_l0(name, widths, cfg.l0)) for name in SWEEP}
     tokens = cfg.passes * (source.tokens or cfg.tokens)
     how = TrainConfig(
-        tokens=tokens, batch=cfg.batch, lr=cfg.lr, log_every=20, dead_after=min(100_000, tokens // 4), seed=cfg.seed
+        tokens=tokens, batch=cfg.batch, lr=cfg.lr, l0=cfg.l0, log_every=50, dead_after=min(100_000, tokens // 4), seed=cfg.seed
     )
     report = stage(f"Training {len(trained)} coders of {cfg.d_sae} latents over one stream")
 

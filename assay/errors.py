@@ -11,6 +11,7 @@ AssayError                 anything a user can cause and mend; the command line 
 │   ├── DamagedFile        truncated, altered, not what its manifest says
 │   └── NewerSchema        written by a later version of Assay
 ├── Unavailable            something outside is not to be had: network, extra package, disk space, permission
+│   └── OutOfMemory        memory, too; says which tensor and which setting
 └── Busy                   another process holds the lock
 
 A message says what was got, what was expected, and what to do.
@@ -77,6 +78,10 @@ class NewerSchema(BadFile):
 
 class Unavailable(AssayError):
     """Something outside Assay is not to be had."""
+
+
+class OutOfMemory(Unavailable, MemoryError):
+    """Memory ran out."""
 
 
 class Busy(AssayError):

@@ -170,7 +170,7 @@ def as_dataclass(name: str, rows: list[Setting], annotate: Any = None) -> type:
     return make_dataclass(name, spec, kw_only=True, frozen=True)
 
 
-CODERS = Folder("assay.coders", "architecture", also=("dictionary", "latents", "linear", "losses"))
+CODERS = Folder("assay.coders", "architecture", also=("composed", "dictionary", "latents", "linear", "losses"))
 EVALS = Folder("assay.evals", "eval", also=())
 CORPORA = Folder("assay.corpora", "corpus", also=("pack", "rows", "documents"))
 FORMATS = Folder("assay.formats", "format", also=())

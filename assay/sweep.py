@@ -10,22 +10,31 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from assay import provenance
+from assay import provenance, splice
 from assay.activations.base import ActivationSource
 from assay.coders.base import SparseCoder
-from assay.errors import BadInput
+from assay.errors import BadInput, NotFinite
 from assay.formats import native
 from assay.store import Store, digest, require_space
-from assay.train import Row, TrainConfig, last_step, train
+from assay.train import Row, TrainConfig, train
+from assay.training.checkpoint import last_step
 
 Again = Literal["never", "missing", "always"]
+SPEED = "speed"  # not .jsonl: a coder may have that name
 
 
-def run_key(coders: Mapping[str, SparseCoder[Any]], source: ActivationSource, cfg: TrainConfig) -> str:
+def run_key(
+    coders: Mapping[str, SparseCoder[Any]],
+    source: ActivationSource,
+    cfg: TrainConfig,
+    each: Mapping[str, TrainConfig] | None = None,
+) -> str:
     """Identity of a training run: what is trained, on what, how. 16 hex digits."""
     parts = {name: [native.architecture_of(c), asdict(c.config), c.seed] for name, c in coders.items()}
-    how = {k: v for k, v in asdict(cfg).items() if k != "checkpoint_seconds"}
-    return digest({"coders": parts, "source": source.fingerprint, "train": how})[:16]
+    how = {name: asdict(own) | {"checkpoint_seconds": None} for name, own in ({"": cfg} | dict(each or {})).items()}
+    tuned = [name for name, c in coders.items() if ((each or {}).get(name) or cfg).fine_tune]
+    start = {name: splice.coder_hash(coders[name]) for name in tuned}
+    return digest({"coders": parts, "source": source.fingerprint, "train": how, "start": start})[:16]
 
 
 def sweep(
@@ -34,6 +43,7 @@ def sweep(
     cfg: TrainConfig,
     store: Store,
     *,
+    each: Mapping[str, TrainConfig] | None = None,
     about: Mapping[str, Any] | None = None,
     again: Again = "missing",
     listen: Callable[[Row], None] | None = None,
@@ -42,8 +52,11 @@ def sweep(
 
     Call it again after an interruption and it goes on from the last checkpoint. `again`: "missing" keeps finished coders of this
     very run and refuses names that another run has taken; "always" trains anew and replaces; "never" keeps whatever has the name.
+    `each`: settings of some coders. Coders that diverge are not saved: the others are, then `NotFinite` says which and why.
     """
-    key = run_key(coders, source, cfg)
+    for name in coders:
+        store.path("coders", name)  # refuses what can be no name
+    key, each = run_key(coders, source, cfg, each), dict(each or {})
     if again != "always" and _all_there(coders, store, key, again):
         return {name: store.path("coders", name) for name in coders}
     with store.lock(f"run-{key}"), provenance.stopwatch() as seconds:
@@ -53,16 +66,26 @@ def sweep(
             store.root, 4 * 6 * weights, "Training"
         )  # weights and Adam's two moments; the new file before the old one goes
         checkpoint = run / "checkpoint.safetensors"
+        if again == "always" and last_step(checkpoint) >= cfg.steps:
+            shutil.rmtree(run)  # of a run that ended with a coder that diverged
+        _fresh(coders, cfg, each)
         with _rows(run, coders, last_step(checkpoint)) as write:
-            for row in train(coders, source, cfg, resume=checkpoint):
+            for row in train(coders, source, cfg, each=each, resume=checkpoint):
                 write(row)
                 if listen:
                     listen(row)
-        facts = {"source": source.describe(), "train": asdict(cfg), "run": key} | dict(about or {})
+        stopped = {name: why for name, why in stopped_in(run).items() if name in coders}
+        facts = {"source": source.describe(), "run": key} | dict(about or {})
         paths = {}
         for name, coder in coders.items():
+            if name in stopped:
+                continue
             made = provenance.made(device=str(coder.W_dec.device), seconds=seconds())
-            paths[name] = _save(name, coder, store, run, facts, made, source.fingerprint, again)
+            own = facts | {"train": asdict(each.get(name, cfg))}
+            paths[name] = _save(name, coder, store, run, own, made, source.fingerprint, again)
+        if stopped:
+            kept = f" Saved: {', '.join(paths)}." if paths else ""
+            raise NotFinite(" ".join(stopped.values()) + kept)
         shutil.rmtree(run)
     return paths
 
@@ -80,11 +103,21 @@ def _all_there(coders: Collection[str], store: Store, key: str, again: Again) ->
     return len(there) == len(coders)
 
 
+def _fresh(coders: Mapping[str, SparseCoder[Any]], cfg: TrainConfig, each: Mapping[str, TrainConfig]) -> None:
+    """Coders as their seeds make them: one that was half trained in this process must not begin where it was left."""
+    for name, coder in coders.items():
+        if not each.get(name, cfg).fine_tune:
+            coder.load_state_dict(type(coder)(coder.config, seed=coder.seed).state_dict())
+
+
 @contextmanager
 def _rows(run: Path, coders: Mapping[str, Any], done: int) -> Iterator[Callable[[Row], None]]:
-    """Append rows to one file a coder; rows beyond the checkpoint that training goes on from are cut off first."""
+    """Append rows to one file a coder; rows beyond the checkpoint that training goes on from are cut off first.
+
+    speed.jsonl stands apart: what it says is never the same twice.
+    """
     run.mkdir(parents=True, exist_ok=True)
-    files = {}
+    files = {"": (run / SPEED).open("a", encoding="utf-8")}
     try:
         for name in coders:
             path = run / f"{name}.jsonl"
@@ -94,14 +127,33 @@ def _rows(run: Path, coders: Mapping[str, Any], done: int) -> Iterator[Callable[
             files[name].writelines(line + "\n" for line in kept)
             files[name].flush()
 
+        latest = [-1]
+
         def write(row: Row) -> None:
-            files[row.coder].write(json.dumps({"step": row.step, "tokens": row.tokens} | row.metrics) + "\n")
+            files[row.coder].write(json.dumps(as_line(row), allow_nan=False) + "\n")
             files[row.coder].flush()
+            if row.step != latest[-1]:
+                latest.append(row.step)
+                files[""].write(json.dumps({"step": row.step, "tokens": row.tokens, **row.speed}) + "\n")
 
         yield write
     finally:
         for file in files.values():
             file.close()
+
+
+def as_line(row: Row) -> dict[str, Any]:
+    """A row as train.jsonl holds it."""
+    line: dict[str, Any] = {"step": row.step, "tokens": row.tokens, **row.metrics}
+    line |= {"density": list(row.density)} if row.density else {}
+    return line | ({"stopped": row.stopped} if row.stopped else {})
+
+
+def stopped_in(run: Path) -> dict[str, str]:
+    """Coders of an unfinished run that diverged, and why: from their rows."""
+    lasts = {path.stem: path.read_text(encoding="utf-8").splitlines()[-1:] for path in run.glob("*.jsonl")}
+    found = {name: json.loads(last[0]).get("stopped") for name, last in lasts.items() if last}
+    return {name: why for name, why in found.items() if why}
 
 
 def _step(line: str) -> float:
@@ -124,6 +176,7 @@ def _save(
         _all_there([name], store, facts["run"], again)  # another process may have taken the name while this one trained
         native.write(coder, draft.path, where)
         shutil.copyfile(run / f"{name}.jsonl", draft.path / "train.jsonl")
+        shutil.copyfile(run / SPEED, draft.path / f"{SPEED}.jsonl")
         return draft.finish(inputs={"activations": source}, about=about, made=made)
 
 

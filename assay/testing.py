@@ -19,10 +19,10 @@ import torch
 from assay.coders.base import Batch, SparseCoder, Step
 from assay.coders.latents import Latents
 from assay.formats import native
-from assay.optim import adam
 from assay.randomness import generator
 from assay.shapes import Tensor
 from assay.train import TrainConfig, train
+from assay.training.optim import adam
 
 Make = Callable[[int], SparseCoder[Any]]
 
@@ -165,6 +165,9 @@ class _Toy:
         while True:
             yield toy_batch(self.coder, size, (seed, start))
             start += 1
+
+    def held_out(self, size: int) -> Batch:
+        return toy_batch(self.coder, size, "held out")
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "toy"}

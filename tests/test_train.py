@@ -15,11 +15,11 @@ import torch
 from assay import coders
 from assay.coders.base import Batch
 from assay.errors import BadFile, BadInput, DamagedFile, NotFinite, WidthMismatch
-from assay.optim import lr_factor
 from assay.randomness import generator
 from assay.store import Store
 from assay.sweep import coder_hash, sweep
 from assay.train import TrainConfig, train
+from assay.training.optim import lr_factor
 
 
 class Stream:
@@ -41,6 +41,9 @@ class Stream:
             if i == self.poison:
                 x[3, 5] = float("nan")
             yield Batch.of(x)
+
+    def held_out(self, size):
+        return None
 
     def describe(self):
         return {"kind": "stream"}
@@ -202,7 +205,7 @@ def payload(root):
     return {
         p.relative_to(root).as_posix(): p.read_bytes()
         for p in sorted((root / "coders").rglob("*"))
-        if p.name != "manifest.json" and p.is_file()
+        if p.name not in ("manifest.json", "speed.jsonl") and p.is_file()
     }
 
 

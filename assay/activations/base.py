@@ -27,13 +27,17 @@ class ActivationSource(Protocol):
 
     @property
     def tokens(self) -> int | None:
-        """Vectors in one pass, or None when the source never repeats."""
+        """Vectors in one pass, those that are held out not among them; None when the source never repeats."""
         ...
 
     def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """Batches of exactly `size` vectors, fp32, unscaled, from number `start` on, without end."""
         ...
 
+    def held_out(self, size: int) -> Batch | None:
+        """Up to `size` vectors, fp32, unscaled, that `batches` never gives: always the same. None when none are held out."""
+        ...
+
     def describe(self) -> dict:
-        """What a manifest should say of the data: kind, model, sites, corpus, tokens, dtype."""
+        """What a manifest should say of the data: kind, model, sites, corpus, tokens, held_out, dtype."""
         ...

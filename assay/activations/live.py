@@ -10,7 +10,7 @@ import torch
 
 from assay.activations.forward import read_rows, row_counts, widths_of
 from assay.activations.shards import sites_once
-from assay.activations.shuffle import shuffled
+from assay.activations.shuffle import HELD_OUT, held_out, kept_rows, shuffled
 from assay.coders.base import Batch
 from assay.errors import BadInput
 from assay.models.base import Model, Site
@@ -26,6 +26,7 @@ class Live:
 
     Several `read` sites are laid side by side (crosscoders); `predict` is the site to be predicted where it is another one
     (transcoders). Batches are on the model's device. In memory: one block of about `buffer_rows` rows in the model's dtype.
+    The last rows, with at most `held_out_share` of the vectors, are held out.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Live:
         *,
         buffer_rows: int = 512,
         batch_rows: int = 16,
+        held_out_share: float = HELD_OUT,
     ):
         if batch_rows < 1:
             raise BadInput(f"batch_rows is {batch_rows}; a forward pass needs at least one row.")
@@ -47,15 +49,21 @@ class Live:
         self.d_in = sum(widths.values())
         self.d_out = self.d_in if predict is None else model.d(predict)
         self._counts = row_counts(tokens)
-        self.tokens: int | None = int(self._counts.sum())
+        self._kept = kept_rows(self._counts, held_out_share)
+        self.tokens: int | None = int(self._counts[: self._kept].sum())
         self.fingerprint = digest(self.describe())[:16]
         self._block: tuple[np.ndarray, list[Tensor]] | None = None
 
     def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """See ActivationSource. The model runs on equal groups of rows whatever `start` is, so that equal bits come out."""
-        sites = sites_once(self.read, self.predict)
-        stream = shuffled(self._counts, self._load, size=size, seed=seed, start=start, buffer_rows=self.buffer_rows)
-        return (side_by_side(dict(zip(sites, tensors)), self.read, self.predict) for tensors in stream)
+        counts = self._counts[: self._kept]
+        stream = shuffled(counts, self._load, size=size, seed=seed, start=start, buffer_rows=self.buffer_rows)
+        return (self._batch(tensors) for tensors in stream)
+
+    def held_out(self, size: int) -> Batch | None:
+        """See ActivationSource. The model runs once more for them."""
+        tensors = held_out(self._counts, self._kept, self._compute, size)
+        return None if tensors is None else self._batch(tensors)
 
     def describe(self) -> dict[str, Any]:
         """What a manifest should say of the data."""
@@ -67,6 +75,7 @@ class Live:
             "predict": None if self.predict is None else str(self.predict),
             "corpus": self._tokens.fingerprint,
             "tokens": self.tokens,
+            "held_out": int(self._counts[self._kept :].sum()),
             "buffer_rows": self.buffer_rows,
             "batch_rows": self.batch_rows,
         }
@@ -75,9 +84,14 @@ class Live:
         """A block. The last one is kept: a trainer that looks at the first batches and starts anew pays for them once."""
         if self._block is None or not np.array_equal(self._block[0], rows):
             self._block = None  # freed before the next one is made
-            sites = sites_once(self.read, self.predict)
-            self._block = rows, read_rows(self.model, self._tokens, rows, sites, batch_rows=self.batch_rows)
+            self._block = rows, self._compute(rows)
         return self._block[1]
+
+    def _compute(self, rows: np.ndarray) -> list[Tensor]:
+        return read_rows(self.model, self._tokens, rows, sites_once(self.read, self.predict), batch_rows=self.batch_rows)
+
+    def _batch(self, tensors: Sequence[Tensor]) -> Batch:
+        return side_by_side(dict(zip(sites_once(self.read, self.predict), tensors)), self.read, self.predict)
 
 
 def side_by_side(vectors: dict[Site, Tensor], read: Sequence[Site], predict: Site | None) -> Batch:

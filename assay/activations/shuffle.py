@@ -1,7 +1,8 @@
 """The shuffle shared by all finite sources: rows permuted over the whole corpus, then vectors within blocks of rows.
 
 Each pass permutes all rows, cuts them into blocks of about `buffer_rows`, and permutes the vectors of each block. Every vector
-comes exactly once a pass. Only one block is in memory, and any batch is found from the rows' sizes alone.
+comes exactly once a pass. Only one block is in memory, and any batch is found from the rows' sizes alone. The last rows are
+held out: a source shuffles the others alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,34 @@ from assay.shapes import Tensor
 
 Load = Callable[[np.ndarray], Sequence[Tensor]]
 """From row numbers to their vectors, rows in the order given: one [n, d] for each site, all of one n."""
+HELD_OUT = 0.02
+"""Share of the vectors that is held out unless told otherwise …"""
+MOST = 16_384
+"""… and how many are at most: a look at more tells no more."""
+
+
+def spare(total: int, share: float) -> int:
+    """How many of `total` vectors may be held out; one at least is left to learn from."""
+    if not 0 <= share < 1:
+        raise BadInput(f"held_out_share must be at least 0 and below 1, got {share}.")
+    return max(0, min(int(share * total), MOST, total - 1))
+
+
+def kept_rows(counts: np.ndarray, share: float) -> int:
+    """How many rows to learn from: all but the last ones, as many as are within what may be held out."""
+    return len(counts) - int(np.searchsorted(np.cumsum(counts[::-1]), spare(int(counts.sum()), share), side="right"))
+
+
+def held_out(counts: np.ndarray, kept: int, load: Load, size: int) -> list[Tensor] | None:
+    """Up to `size` vectors, fp32, of the rows after the `kept` ones: always the same, from rows all over them."""
+    if size < 1:
+        raise BadInput(f"{size} held-out vectors were asked for; ask for 1 or more.")
+    rows = kept + numpy_generator("held-out rows").permutation(len(counts) - kept)
+    rows = rows[counts[rows] > 0]
+    if not len(rows):
+        return None
+    rows = rows[: int(np.searchsorted(np.cumsum(counts[rows]), size)) + 1]
+    return [x[:size].float() for x in load(rows)]
 
 
 def shuffled(counts: np.ndarray, load: Load, *, size: int, seed: int, start: int, buffer_rows: int) -> Iterator[list[Tensor]]:

@@ -11,7 +11,7 @@ import torch
 
 from assay.activations.live import side_by_side
 from assay.activations.shards import Activations, as_sites, finite, sites_once
-from assay.activations.shuffle import shuffled
+from assay.activations.shuffle import HELD_OUT, held_out, kept_rows, shuffled
 from assay.coders.base import Batch
 from assay.errors import BadInput, NotFinite
 from assay.models.base import Site
@@ -23,8 +23,9 @@ class Stored:
     """Activations in a directory made by `gather`: one block of about `buffer_rows` rows in memory, in the dtype on disk.
 
     `read` may be left out when the directory has one site. Several are laid side by side (crosscoders); `predict` is the site
-    to be predicted where it is another one (transcoders). Each shard is verified when it is first read. With equal
-    `buffer_rows` the order of vectors is that of `Live` over the same tokens.
+    to be predicted where it is another one (transcoders). Each shard is verified when it is first read. The last rows, with at
+    most `held_out_share` of the vectors, are held out. With equal `buffer_rows` and share the order of vectors is that of `Live`
+    over the same tokens.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Stored:
         predict: Site | str | None = None,
         *,
         buffer_rows: int = 512,
+        held_out_share: float = HELD_OUT,
     ):
         self.path, self.buffer_rows = Path(path), buffer_rows
         manifest = read_manifest(self.path)
@@ -44,7 +46,9 @@ class Stored:
         self._sites = {site: Activations(self.path, site) for site in sites_once(self.read, self.predict)}
         self.d_in = sum(self._sites[site].d for site in self.read)
         self.d_out = self.d_in if self.predict is None else self._sites[self.predict].d
-        self.tokens: int | None = self._sites[self.read[0]].tokens
+        self._counts = self._sites[self.read[0]].counts
+        self._kept = kept_rows(self._counts, held_out_share)
+        self.tokens: int | None = int(self._counts[: self._kept].sum())
         self._about = {
             "kind": "stored",
             "activations": self.path.name,
@@ -52,6 +56,7 @@ class Stored:
             "model": manifest["inputs"].get("model"),
             "corpus": manifest["inputs"].get("tokens"),
             "tokens": self.tokens,
+            "held_out": int(self._counts[self._kept :].sum()),
             "read": [str(site) for site in self.read],
             "predict": None if self.predict is None else str(self.predict),
             "dtype": manifest["about"]["dtype"],
@@ -61,9 +66,14 @@ class Stored:
 
     def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """See ActivationSource. On the CPU."""
-        counts = self._sites[self.read[0]].counts
+        counts = self._counts[: self._kept]
         stream = shuffled(counts, self._load, size=size, seed=seed, start=start, buffer_rows=self.buffer_rows)
-        return (side_by_side(dict(zip(self._sites, tensors)), self.read, self.predict) for tensors in stream)
+        return (self._batch(tensors) for tensors in stream)
+
+    def held_out(self, size: int) -> Batch | None:
+        """See ActivationSource."""
+        tensors = held_out(self._counts, self._kept, self._load, size)
+        return None if tensors is None else self._batch(tensors)
 
     def describe(self) -> dict[str, Any]:
         """What a manifest should say of the data."""
@@ -77,3 +87,6 @@ class Stored:
                 row = rows[np.searchsorted(np.cumsum(activations.counts[rows]), first, side="right")]
                 raise NotFinite(f"{self.path} holds NaN or infinity at site {activations.site}, row {row}. Gather again.")
         return block
+
+    def _batch(self, tensors: Sequence[Tensor]) -> Batch:
+        return side_by_side(dict(zip(self._sites, tensors)), self.read, self.predict)

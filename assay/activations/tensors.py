@@ -1,4 +1,4 @@
-"""Tensors: vectors that are already there, as a tensor, an array, a memory map or a .npy file. They may come from anywhere."""
+"""Tensors: vectors that are already there, as a tensor, an array, a memory map or a file. They may come from anywhere."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from assay.activations.matrix import Matrix
+from assay.activations.matrix import read as opened
 from assay.activations.shards import finite
-from assay.activations.shuffle import shuffled
+from assay.activations.shuffle import HELD_OUT, held_out, shuffled, spare
 from assay.coders.base import Batch
-from assay.errors import BadInput, MissingFile, NotFinite, WidthMismatch
+from assay.errors import BadInput, NotFinite, WidthMismatch
 from assay.shapes import Tensor
 from assay.store import digest
 
@@ -22,64 +24,81 @@ RUN = 16
 CHUNK = 8192
 """Vectors that are checked and hashed at a time."""
 
-Data = Tensor | np.ndarray | str | Path
-
 
 class Tensors:
     """The rows of a matrix `x` [n, d_in], and of `y` [n, d_out] where something else is to be predicted.
 
-    Reads all of it once to check that it is finite and to take its hash. A path is opened as a memory-mapped .npy file; in
-    memory are then about `buffer` vectors. Matrices of up to `buffer` vectors are permuted as a whole.
+    [n, context, d] is taken as [n · context, d]. Reads all of it once to check that it is finite and to take its hash. Matrices of
+    up to `buffer` vectors are permuted as a whole. The last rows, a share `held_out_share`, are held out. `names` are for errors.
     """
 
-    def __init__(self, x: Data, y: Data | None = None, *, buffer: int = 65_536):
-        self._x, self._y = _opened(x, "x"), None if y is None else _opened(y, "y")
+    def __init__(
+        self,
+        x: Matrix,
+        y: Matrix | None = None,
+        *,
+        buffer: int = 65_536,
+        held_out_share: float = HELD_OUT,
+        names: tuple[str, str] = ("x", "y"),
+    ):
+        self._x, self._y = _as_matrix(x, names[0]), None if y is None else _as_matrix(y, names[1])
         if self._y is not None and len(self._x) != len(self._y):
-            raise WidthMismatch(f"x has {len(self._x)} vectors, y has {len(self._y)}; they must be as many.")
+            raise WidthMismatch(f"{names[0]} has {len(self._x)} vectors, {names[1]} has {len(self._y)}; they must be as many.")
         self.d_in = self._x.shape[1]
         self.d_out = self.d_in if self._y is None else self._y.shape[1]
-        self.tokens: int | None = len(self._x)
+        self._held = spare(len(self._x), held_out_share)
+        self.tokens: int | None = len(self._x) - self._held
         self.buffer = buffer
-        self._hashes = [_checked_hash(part, name) for part, name in ((self._x, "x"), (self._y, "y")) if part is not None]
-        self.fingerprint = digest(["tensors", self._hashes, buffer])[:16]
+        self._shape = tuple(x.shape)
+        self._hashes = [_checked_hash(part, name) for part, name in zip((self._x, self._y), names) if part is not None]
+        self.fingerprint = digest(["tensors", self._hashes, buffer, self._held])[:16]
+
+    @classmethod
+    def read(cls, x: str | Path, y: str | Path | None = None, **settings: Any) -> Tensors:
+        """From files: .npy, .npz, .safetensors, .parquet, .pt, .pth; FILE:NAME is one array of several in a file.
+
+        .npy, .safetensors and .pt stay on disk: in memory are about `buffer` vectors. The others are read whole.
+        """
+        return cls(opened(x), None if y is None else opened(y), names=(str(x), str(y)), **settings)
 
     def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
         """See ActivationSource. Tensors on a GPU stay there."""
-        n = len(self._x)
+        n = len(self._x) - self._held
         counts = np.minimum(RUN, n - np.arange(0, n, RUN))
 
         def load(runs: np.ndarray) -> list[Tensor]:
             rows = (runs[:, None] * RUN + np.arange(RUN)).ravel()
-            rows = rows[rows < n]
-            return [_rows(part, rows) for part in (self._x, self._y) if part is not None]
+            return self._load(rows[rows < n])
 
         stream = shuffled(counts, load, size=size, seed=seed, start=start, buffer_rows=-(-self.buffer // RUN))
         return (Batch.of(*tensors) for tensors in stream)
 
+    def held_out(self, size: int) -> Batch | None:
+        """See ActivationSource."""
+        n = len(self._x)
+        tensors = held_out(np.broadcast_to(1, n), n - self._held, self._load, size)
+        return None if tensors is None else Batch.of(*tensors)
+
     def describe(self) -> dict[str, Any]:
         """What a manifest should say of the data."""
+        about = {"tokens": self.tokens, "held_out": self._held, "shape": list(self._shape)}
         dtype = str(self._x.dtype).removeprefix("torch.")
-        return {"kind": "tensors", "tokens": self.tokens, "dtype": dtype, "sha256": self._hashes, "buffer": self.buffer}
+        return {"kind": "tensors"} | about | {"dtype": dtype, "sha256": self._hashes, "buffer": self.buffer}
+
+    def _load(self, rows: np.ndarray) -> list[Tensor]:
+        return [_rows(part, rows) for part in (self._x, self._y) if part is not None]
 
 
-def _opened(data: Data, name: str) -> Tensor | np.ndarray:
-    matrix = _mapped(data) if isinstance(data, str | Path) else data
-    rule = f"{name} must be a matrix of floating-point numbers [n, d], at least 1 × 1"
-    if not isinstance(matrix, Tensor | np.ndarray):
-        raise BadInput(f"{rule}; got {type(matrix).__name__}.")
-    floats = matrix.is_floating_point() if isinstance(matrix, Tensor) else matrix.dtype.kind == "f"
-    if not floats or matrix.ndim != 2 or 0 in matrix.shape:
-        raise BadInput(f"{rule}; got {matrix.dtype} {tuple(matrix.shape)}.")
-    return matrix.detach() if isinstance(matrix, Tensor) else matrix
-
-
-def _mapped(path: str | Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise MissingFile(f"{path} does not exist.") from None
-    except (ValueError, EOFError) as error:
-        raise BadInput(f"{path} is not a .npy file of numbers ({error}). Write it with numpy.save.") from None
+def _as_matrix(data: Matrix, name: str) -> Matrix:
+    rule = f"{name} must be a matrix of floating-point numbers (16, 32 or 64 bits) [n, d] or [n, context, d], at least 1 × 1"
+    if not isinstance(data, Tensor | np.ndarray):
+        files = " Files are opened by Tensors.read." if isinstance(data, str | Path) else ""
+        raise BadInput(f"{rule}; got {type(data).__name__}.{files}")
+    floats = data.is_floating_point() if isinstance(data, Tensor) else data.dtype.kind == "f"
+    if not floats or data.dtype.itemsize not in (2, 4, 8) or data.ndim not in (2, 3) or 0 in data.shape:
+        raise BadInput(f"{rule}; got {str(data.dtype).removeprefix('torch.')} {tuple(data.shape)}.")
+    data = data.detach() if isinstance(data, Tensor) else data
+    return data if data.ndim == 2 else data.reshape(-1, data.shape[2])
 
 
 def _rows(data: Tensor | np.ndarray, rows: np.ndarray | slice) -> Tensor:

@@ -7,7 +7,6 @@ falls silent; against the truth known here that is a drop in the parent's recall
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from assay.coders.base import Batch
+from assay.activations.truth import PlantedSource, Stream
 from assay.errors import BadInput
 from assay.randomness import numpy_generator
 from assay.shapes import Float, Int, Tensor
-from assay.store import digest
 
 
 @dataclass(frozen=True)
@@ -57,48 +55,38 @@ def forest(parents: int = 3, children: int = 3, lone: int = 8) -> Node:
     return Node(1.0, (*[parent] * parents, *[Node(0.05)] * lone), is_read_out=False)
 
 
-class PlantedTree:
+class PlantedTree(PlantedSource):
     """The features of `tree` in `d` dimensions, orthonormal where they fit, else unit rows in random position.
 
     `directions` [latents, d], `parents` (nearest feature above each, or −1), `probabilities` and `codes` are the truth. Active
     features have magnitude 1, or U(1 − spread, 1 + spread). Features are numbered depth first.
     """
 
+    kind = "planted tree"
+
     def __init__(self, d: int = 32, tree: Node | None = None, seed: int = 0, spread: float = 0.0):
-        if d < 1 or seed < 0 or not 0 <= spread < 1:
-            raise BadInput(f"A planted tree needs d ≥ 1, seed ≥ 0 and spread in [0, 1); got {d}, {seed}, {spread}.")
-        self.d_in = self.d_out = d
-        self.tree, self.seed, self.spread = tree or forest(), seed, spread
-        self.tokens: int | None = None
+        self.tree, self.spread = tree or forest(), spread
         truth = list(_features(self.tree))
-        self.latents = len(truth)
         if not truth:
             raise BadInput("The tree has no feature that is read out.")
+        if not 0 <= spread < 1:
+            raise BadInput(f"spread must lie in [0, 1), got {spread}.")
+        super().__init__(d, len(truth), seed)
         self.parents: Int[Tensor, " latents"] = torch.tensor([parent for parent, _ in truth])
         self.probabilities: Float[Tensor, " latents"] = torch.tensor([p for _, p in truth])
         rows = numpy_generator("tree directions", seed).standard_normal((self.latents, d))
         rows = np.linalg.qr(rows.T)[0].T if self.latents <= d else rows / np.linalg.norm(rows, axis=1, keepdims=True)
         self.directions: Float[Tensor, "latents d"] = torch.from_numpy(np.ascontiguousarray(rows)).float()
-        self.fingerprint = digest(self.describe())[:16]
 
-    def codes(self, size: int, seed: int, start: int = 0) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n latents"]]:
-        """(x, true z) of batch number `start`, with x = z @ directions: the same vectors that `batches` gives."""
+    def codes(self, size: int, seed: Stream, start: int = 0) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n latents"]]:
         random = numpy_generator("tree codes", self.seed, seed, start)
         active = np.stack(list(_sample(self.tree, np.ones(size, dtype=bool), random)), axis=1)
         z = active * random.uniform(1 - self.spread, 1 + self.spread, size=active.shape)
         codes = torch.from_numpy(z).float()
         return codes @ self.directions, codes
 
-    def batches(self, size: int, seed: int, start: int = 0) -> Iterator[Batch]:
-        """See ActivationSource. No vector comes twice."""
-        if size < 1 or start < 0 or seed < 0:
-            raise BadInput(f"A stream needs size ≥ 1, start ≥ 0 and seed ≥ 0; got {size}, {start}, {seed}.")
-        return (Batch.of(self.codes(size, seed, number)[0]) for number in itertools.count(start))
-
-    def describe(self) -> dict[str, Any]:
-        """What a manifest should say of the data."""
-        about = {"d": self.d_in, "latents": self.latents, "seed": self.seed, "spread": self.spread, "tokens": None}
-        return {"kind": "planted tree", **about, "tree": asdict(self.tree)}
+    def settings(self) -> dict[str, Any]:
+        return {"spread": self.spread, "tree": asdict(self.tree)}
 
 
 def _features(

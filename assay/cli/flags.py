@@ -179,17 +179,22 @@ def options(
 
 
 def takes(*groups: list[inspect.Parameter]) -> Callable[[F], F]:
-    """Give a function `f(…, **given)` these options; they come in `given`, all of them, defaults filled in."""
+    """Give a function `f(…, **given)` these options; they come in `given`, all of them, defaults filled in.
+
+    A parameter `said` of the function hears the names of those that were on the command line.
+    """
     extra = [parameter for group in groups for parameter in group]
     defaults = {p.name: p.default for p in extra if p.default is not p.empty}
 
     def decorate(function: F) -> F:
         hints = typing.get_type_hints(function, include_extras=True)
         own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        wants, own = any(p.name == "said" for p in own), [p for p in own if p.name != "said"]
         own = [p.replace(annotation=hints[p.name]) for p in own]
 
         def command(*args: Any, **given: Any) -> None:
-            function(*args, **(defaults | given))
+            said = {"said": frozenset(given) & {p.name for p in extra}} if wants else {}
+            function(*args, **(defaults | given | said))
 
         command.__doc__, command.__name__ = function.__doc__, function.__name__
         last = [p for p in own if p.name in ("common", "machine")]

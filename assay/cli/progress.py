@@ -164,6 +164,10 @@ class Display:
 
     def listen(self, row: Row) -> None:
         """Hears the rows of training: says how far it is, and the unexplained variance of the best and the worst coder."""
+        if row.stopped:
+            self.fvu.pop(row.coder, None)
+            self.screen.say(row.stopped)
+            return
         self.fvu[row.coder] = row.metrics["fvu"]
         best, worst = min(self.fvu.values()), max(self.fvu.values())
         more = f"fvu {best:.3f}" if best == worst else f"fvu {best:.3f} to {worst:.3f}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from assay.cli.flags import Common, Machine, short
 from assay.cli.output import note
@@ -15,6 +16,7 @@ from assay.progress import Progress
 if TYPE_CHECKING:
     from assay.activations.base import ActivationSource
     from assay.corpora.pack import PackConfig, Tokens
+    from assay.models.base import Site
     from assay.models.hf import HFModel
     from assay.store import Store
 
@@ -23,10 +25,16 @@ HERE = Path("assay-store")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where vectors to learn from come from: gathered activations, or a model at work. The [source] table of a run file."""
+    """Where vectors to learn from come from: a file, gathered activations, planted features, or a model at work."""
 
+    data: str | None = None
+    """A file of vectors [n, d]: .npy, .npz, .safetensors, .parquet, .pt, .pth; FILE:NAME is one array of several in it."""
+    predict_data: str | None = None
+    """With --data: a file of what is to be predicted from each vector (transcoders)."""
     activations: str | None = None
-    """Gathered activations (their key in the store, or their directory), or a .npy file of vectors [n, d]."""
+    """Instead: activations that `assay gather` kept: their key in the store, or their directory."""
+    planted: str | None = None
+    """Instead: vectors of known features: superposition, tree, toy_model, compiled, circles, composed, synthetic, synthetic-small."""
     model: str | None = None
     """Instead: a model that runs while coders learn: smollm2, a directory, or a hub id such as org/name."""
     model_dtype: str | None = None
@@ -37,8 +45,39 @@ class Source:
     """Where to read, e.g. resid_post.10. Several are laid side by side (crosscoders)."""
     predict: str | None = None
     """Site to predict from what is read (transcoders). Left out: what is read."""
+    end_to_end: Literal["kl", "ce"] | None = None
+    """With --model: learn what the model makes of reconstructions: KL from its own predictions, or cross-entropy of the text."""
     buffer_rows: int = 512
     """Rows of text whose vectors are shuffled together, in memory."""
+    held_out_share: float = 0.02
+    """Share of the vectors, the last ones, that is kept for held-out looks (at most 16,384); 0 is none."""
+
+    def __post_init__(self) -> None:
+        given = {f.name for f in fields(self) if getattr(self, f.name) != f.default}
+        kinds = [kind for kind in GOES_WITH if kind in given]
+        if len(kinds) != 1:
+            found = f"; got {' and '.join(map(_flag, kinds))}" if kinds else ""
+            raise BadInput(f"Say where vectors come from, by one of --data, --activations, --planted and --model{found}.")
+        for name in sorted(given - {kinds[0], *GOES_WITH[kinds[0]]}):
+            others = " or ".join(_flag(kind) for kind, names in GOES_WITH.items() if name in names)
+            raise BadInput(f"{_flag(name)} goes with {others}, not with {_flag(kinds[0])}. Leave it out.")
+        if self.model is not None and (self.corpus is None or not self.site):
+            raise BadInput("--model also needs --corpus and --site, e.g. --corpus demo --site resid_post.10.")
+        if self.end_to_end and (len(self.site) > 1 or self.predict or "buffer_rows" in given):
+            raise BadInput(
+                "--end-to-end reads one site and gives text in its order: leave out --predict, --buffer-rows, other sites."
+            )
+
+
+GOES_WITH = {
+    "data": ("predict_data", "held_out_share"), "activations": ("site", "predict", "buffer_rows", "held_out_share"), "planted": (),
+    "model": ("model_dtype", "corpus", "site", "predict", "end_to_end", "buffer_rows", "held_out_share"),
+}  # fmt: skip
+"""Kinds of source, and what may be said beside each."""
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def open_store(common: Common, *, create: bool = True) -> Store:
@@ -77,52 +116,66 @@ def open_tokens(corpus: str, text: PackConfig, model: HFModel, store: Store, pro
 
 
 def open_source(
-    source: Source, text: PackConfig, store: Store, machine: Machine, progress: Progress
+    source: Source, text: PackConfig, store: Store, machine: Machine, progress: Progress, seed: int = 0
 ) -> tuple[ActivationSource, dict[str, Any]]:
     """The source, and what the manifests of its coders should say: model, site, text."""
-    if (source.activations is None) == (source.model is None):
-        raise BadInput("Say where vectors come from: either --activations, or --model with --corpus and --site.")
+    from assay.activations import Tensors
+    from assay.activations.ground import planted
+
+    if source.data is not None:
+        return Tensors.read(source.data, source.predict_data, held_out_share=source.held_out_share), {}
     if source.activations is not None:
         return _gathered(source, source.activations, store)
-    if source.corpus is None or not source.site:
-        raise BadInput("--model also needs --corpus and --site, e.g. --corpus demo --site resid_post.10.")
-    from assay.activations import Live
-
-    model = open_model(str(source.model), source.model_dtype, machine, progress)
-    tokens = open_tokens(source.corpus, text, model, store, progress)
-    live = Live(model, tokens, list(source.site), source.predict, buffer_rows=source.buffer_rows)
-    facts = {"model": {"name": source.model, "fingerprint": model.fingerprint}, "model_dtype": source.model_dtype}
-    return live, facts | {"text": {"corpus": source.corpus} | asdict(text)} | _site(live)
+    if source.planted is not None:
+        return planted(source.planted, seed), {}
+    return _at_work(source, str(source.model), str(source.corpus), text, store, machine, progress)
 
 
 def _gathered(source: Source, ref: str, store: Store) -> tuple[ActivationSource, dict[str, Any]]:
-    from assay.activations import Stored, Tensors
+    from assay.activations import Stored
     from assay.store import read_manifest
 
-    if ref.endswith(".npy"):
-        if source.site or source.predict:
-            raise BadInput("A .npy file has no sites: leave out --site and --predict.")
-        return Tensors(ref), {}
+    if Path(ref).is_file():
+        raise BadInput(f"{ref} is a file: say --data {ref}. --activations takes what `assay gather` kept.")
     path = entry(store, "activations", ref)
-    stored = Stored(path, list(source.site) or None, source.predict, buffer_rows=source.buffer_rows)
+    sites, share = list(source.site) or None, source.held_out_share
+    stored = Stored(path, sites, source.predict, buffer_rows=source.buffer_rows, held_out_share=share)
     inputs = read_manifest(path)["inputs"]
     model, tokens = inputs["model"], inputs["tokens"]
     facts: dict[str, Any] = {"model": {k: model[k] for k in ("name", "fingerprint")}, "model_dtype": model["dtype"]}
     if store.has("tokens", tokens):
         packing = store.manifest("tokens", tokens)["about"]
         facts["text"] = {"corpus": packing["corpus"]} | packing["config"]
-    return stored, facts | _site(stored)
+    return stored, facts | _site(stored.read, stored.predict)
 
 
-def _site(source: Any) -> dict[str, str]:
+def _at_work(
+    source: Source, ref: str, corpus: str, text: PackConfig, store: Store, machine: Machine, progress: Progress
+) -> tuple[ActivationSource, dict[str, Any]]:
+    from assay.activations import EndToEnd, Live
+
+    model = open_model(ref, source.model_dtype, machine, progress)
+    tokens = open_tokens(corpus, text, model, store, progress)
+    facts = {"model": {"name": ref, "fingerprint": model.fingerprint}, "model_dtype": source.model_dtype}
+    facts |= {"text": {"corpus": corpus} | asdict(text)}
+    sites, share = list(source.site), source.held_out_share
+    if source.end_to_end:
+        ahead = EndToEnd(model, tokens, sites[0], loss=source.end_to_end, held_out_share=share)
+        return ahead, facts | _site([ahead.site], None)
+    live = Live(model, tokens, sites, source.predict, buffer_rows=source.buffer_rows, held_out_share=share)
+    return live, facts | _site(live.read, live.predict)
+
+
+def _site(read: Sequence[Site], predict: Site | None) -> dict[str, str]:
     """The site of a coder that reads and predicts one."""
-    alone = len(source.read) == 1 and source.predict is None
-    return {"site": str(source.read[0])} if alone else {}
+    return {"site": str(read[0])} if len(read) == 1 and predict is None else {}
 
 
 def announce(source: ActivationSource, common: Common) -> None:
     """One line about the data."""
     about = source.describe()
-    read = ", ".join(about.get("read", ()))
+    read, shape, held = ", ".join(about.get("read", ())), about.get("shape", ()), about.get("held_out")
     size = "endless" if source.tokens is None else f"{short(source.tokens)} vectors"
-    note(f"source: {about['kind']}{f' at {read}' if read else ''}, d {source.d_in}, {size}", common)
+    more = {None: "", 0: ", too few to hold any out"}.get(held, f", {held} held out")
+    flat = f" ({' × '.join(map(str, shape))}, each position a vector)" if len(shape) > 2 else ""
+    note(f"source: {about['kind']}{f' at {read}' if read else ''}, d {source.d_in}, {size}{more}{flat}", common)

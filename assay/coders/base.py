@@ -5,6 +5,7 @@ A coder turns activations into a `Code` and a code back into activations. It kno
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -93,11 +94,15 @@ class SparseCoder(nn.Module, Generic[C]):
     """Decoding is affine in the latents, and W_dec: [d_sae, d_out] exists."""
     trained: ClassVar[bool] = True
     """False for baselines: `initialise` is all they learn."""
-    penalised: ClassVar[bool] = False
+    rewardable: bool = False
+    """The penalty may have a negative weight: it only reaches thresholds, so that rewarding activity cannot blow up activations."""
+    penalised: bool = False
     """L0 follows from the weight of a penalty, which `Step.pressure` multiplies; otherwise from `k` in the configuration."""
     fraction: float = 1.0
     """Share of the training done, 0 to 1. The trainer sets it before each `encode`; what is annealed there looks at it."""
 
+    centred: bool = False
+    """b_dec is taken off the input: such a coder can only predict what it reads."""
     W_dec: Tensor
 
     def __init__(self, config: C, *, seed: int = 0):
@@ -118,6 +123,12 @@ class SparseCoder(nn.Module, Generic[C]):
     @property
     def d_sae(self) -> int:
         return self.config.d_sae
+
+    @property
+    def wanted_l0(self) -> float | None:
+        """The mean L0 that the configuration fixes, where it does."""
+        k = getattr(self.config, "k", None)
+        return None if k is None else float(k)
 
     def check_width(self, x: Tensor) -> None:
         """Refuse input of another width than d_in."""
@@ -161,7 +172,7 @@ class SparseCoder(nn.Module, Generic[C]):
 
     @torch.no_grad()
     def clone(self) -> SparseCoder[C]:
-        """An independent copy."""
-        twin = type(self)(self.config, seed=self.seed)
-        twin.load_state_dict(self.state_dict())
-        return twin.to(next(iter(self.state_dict().values())).device).train(self.training)
+        """An independent copy, without gradients."""
+        twin = copy.deepcopy(self)
+        twin.zero_grad(set_to_none=True)
+        return twin

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from assay.coders import losses
 from assay.coders.base import Batch, Code, CoderConfig, SparseCoder, Step
-from assay.coders.linear import LinearCoder, Selection, above, check_topk
+from assay.coders.linear import LinearCoder, Selection, above, check_topk, k_now
 from assay.shapes import Float, Tensor
 
 
@@ -26,6 +26,14 @@ class BatchTopKConfig(CoderConfig):
     """Weight of the AuxK loss that revives dead latents; 0 turns it off. The paper uses 1/32."""
     k_aux: int | None = None
     """Dead latents that may help at once; half the width of the input when left out."""
+    aux: Literal["relative", "absolute"] = "relative"
+    """AuxK over the variance of the error, as in the paper; or as it is, times dead latents / k_aux up to 1, as in SAELens."""
+    anneal_k: float = 0.0
+    """Share of the training over which k falls linearly from `k_start`; 0 keeps it."""
+    k_start: int | None = None
+    """Where k starts when it is annealed; the width of the input when left out."""
+    decoder: Literal["unit", "free"] = "unit"
+    """Decoder rows of norm 1; or of any norm (0.1 at the start), by which latents are then weighed when the largest are kept."""
     threshold_window: int = 25
     """Batches over which the inference threshold is averaged."""
 
@@ -43,19 +51,22 @@ class BatchTopK(LinearCoder[BatchTopKConfig]):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
         if self.training:
-            return self.encode_selected(x, self._largest_of_batch)
-        return self.encode_selected(x, lambda pre: above(pre, self.threshold.to(pre.dtype)))
+            return self.encode_selected(x, lambda pre: self._largest_of_batch(self.weigh(pre)))
+        return self.encode_selected(x, lambda pre: above(self.weigh(pre), self.threshold.to(pre.dtype)))
 
     def _largest_of_batch(self, pre: Float[Tensor, "n d_sae"]) -> Selection:
         """The n·k largest positive entries of the batch."""
-        count = pre.shape[0] * self.config.k
+        count = pre.shape[0] * k_now(self)
         kept = kth_largest(pre.reshape(-1), count).clamp_min(0.0)
         return above(pre, kept) if kept == 0 else _at_least(pre, kept, count)
 
     @torch.no_grad()
     def _track_threshold(self, code: Code) -> None:
         """Mean of the smallest kept activation: exact over the first batches, then exponential with the same window."""
-        kept = code.latents.values.detach()
+        kept = code.latents.values
+        if self.free:
+            assert code.latents.indices is not None
+            kept = kept * self.W_dec.norm(dim=1)[code.latents.indices]
         kept = kept[kept > 0]
         if len(kept):
             self.threshold_batches += 1
@@ -67,19 +78,26 @@ class BatchTopK(LinearCoder[BatchTopKConfig]):
         y_hat = self.decode(code)
         terms = {"mse": losses.mse(batch.y, y_hat)}
         if self.config.aux_weight:
-            terms["aux_k"] = self.config.aux_weight * losses.aux_k(self, batch, y_hat, step.dead, self.config.k_aux)
+            terms["aux_k"] = self.config.aux_weight * self._aux_k(batch, y_hat, step)
         return terms
+
+    def _aux_k(self, batch: Batch, y_hat: Tensor, step: Step) -> Tensor:
+        return losses.aux_k(self, batch, y_hat, step.dead, self.config.k_aux, self.config.aux)
 
     @torch.no_grad()
     def rescale(self, x_scale: float, y_scale: float) -> None:
         super().rescale(x_scale, y_scale)
-        self.threshold.div_(x_scale)
+        self.threshold.div_(y_scale if self.free else x_scale)
 
     def folded(self) -> SparseCoder[Any]:
         """A JumpReLU coder with the same threshold for every latent: what this coder is at inference."""
         from assay.coders.jumprelu import JumpReLU  # which imports this module
 
-        return JumpReLU.of(self, self.threshold)
+        if not self.free:
+            return JumpReLU.of(self, self.threshold)
+        twin = JumpReLU.of(self, self.threshold / self.W_dec.norm(dim=1))
+        twin.absorb_norms()
+        return twin
 
 
 def kth_largest(flat: Float[Tensor, " m"], count: int) -> Float[Tensor, ""]:

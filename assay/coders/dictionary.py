@@ -20,6 +20,7 @@ class FixedDictionary(SparseCoder[C]):
     """
 
     trained = False
+    centred = True
     b_dec: Tensor
     gain: Tensor
 

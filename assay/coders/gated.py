@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -35,6 +36,8 @@ class GatedConfig(CoderConfig):
     """Share of the training after which p begins to fall, where p_end is below 1."""
     anneal_steps: int = 10
     """Steps in which p falls, spread over the rest of the training."""
+    decoder: Literal["unit", "free"] = "unit"
+    """Decoder rows of norm 1; or of any norm (0.1 at the start), with the gate's positive part in the penalty multiplied by it."""
 
 
 class Gated(LinearCoder[GatedConfig]):
@@ -59,7 +62,8 @@ class Gated(LinearCoder[GatedConfig]):
         weight = self.config.l1 * losses.warm_up(step, self.config.l1_warm_up)
         f_gate = (self.pre_activations(batch.x) if code.pre is None else code.pre).relu()
         y_gate = f_gate @ self.W_dec.detach() + self.b_dec.detach()
-        sparsity = self.penalty(f_gate, step.fraction) if self.penalty else f_gate.sum(-1).mean()
+        paid = self.weigh(f_gate)
+        sparsity = self.penalty(paid, step.fraction) if self.penalty else paid.sum(-1).mean()
         return {
             "mse": losses.mse(batch.y, self.decode(code)),
             "l1": weight * sparsity,
@@ -78,4 +82,6 @@ class Gated(LinearCoder[GatedConfig]):
         twin = JumpReLU.of(self, self.b_mag - gain * self.b_enc)
         twin.W_enc.mul_(gain)
         twin.b_enc.copy_(self.b_mag)
+        if self.free:
+            twin.absorb_norms()
         return twin

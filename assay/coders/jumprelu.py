@@ -59,24 +59,38 @@ class JumpReLUConfig(CoderConfig):
     bandwidth: float = 0.05
     """ε, width of the window around θ from which θ learns, in units of the pre-activation."""
     initial_threshold: float | None = None
-    """θ before training. Left out: 1/√d_in, the spread of pre-activations at the start. The paper's .001 starts with half of all
+    """θ before training. Left out: start_norm/√d_in, the spread of pre-activations at the start. The paper's .001 starts with half of all
     latents active, which takes long training to undo."""
+    start_l0: float | None = None
+    """Latents active per vector at the start: b_enc is set from a sample so that all fire equally often. Left out: b_enc = 0."""
+    decoder: Literal["unit", "free"] = "unit"
+    """Decoder rows of norm 1, or of any norm."""
+    free_norm: float = 0.1
+    """Length of decoder rows at the start, where they are free."""
+    start_norm: float | None = None
+    """Length of W_enc's columns at the start; that of decoder rows when left out."""
+    centred: bool = True
+    """Whether b_dec is taken off the input."""
 
 
 class JumpReLU(LinearCoder[JumpReLUConfig]):
     Config = JumpReLUConfig
-    penalised = True
 
     def __init__(self, config: JumpReLUConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)
         _check(config)
-        self.log_threshold = nn.Parameter(torch.full((self.d_sae,), log(config.initial_threshold or self.d_in**-0.5)))
+        self.penalised = config.penalty != "target_l0"  # which seeks its own L0
+        self.rewardable = config.penalty in ("l0", "quadratic_frequency")
+        self.log_threshold = nn.Parameter(
+            torch.full((self.d_sae,), log(config.initial_threshold or self.start_norm * self.d_in**-0.5))
+        )
 
     @classmethod
     @torch.no_grad()
     def of(cls, coder: LinearCoder[Any], threshold: float | Float[Tensor, "*d_sae"]) -> JumpReLU:
         """The weights of any linear coder under a threshold, one or one a latent. In eval mode, on the coder's device."""
-        twin = cls(JumpReLUConfig(d_in=coder.d_in, d_sae=coder.d_sae, d_out=coder.config.d_out), seed=coder.seed)
+        same = {"d_in": coder.d_in, "d_sae": coder.d_sae, "d_out": coder.config.d_out}
+        twin = cls(JumpReLUConfig(**same, centred=coder.centred), seed=coder.seed)
         for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
             getattr(twin, name).copy_(getattr(coder, name))
         theta = torch.as_tensor(threshold, dtype=torch.float64, device="cpu")
@@ -93,6 +107,10 @@ class JumpReLU(LinearCoder[JumpReLUConfig]):
         flat = coder.pre_activations(x).reshape(-1).double()
         between = (kth_largest(flat, count) + kth_largest(flat, count + 1)) / 2
         return cls.of(coder, between.clamp_min(0.0))
+
+    @property
+    def wanted_l0(self) -> float | None:
+        return None if self.penalised else self.config.target_l0
 
     @property
     def threshold(self) -> Float[Tensor, " d_sae"]:
@@ -116,7 +134,7 @@ class JumpReLU(LinearCoder[JumpReLUConfig]):
             silent = 3e-6 if cfg.penalty == "tanh" else 0.0
         if silent:
             below = (self.threshold - pre).relu() @ self.W_dec.norm(dim=1)
-            terms["pre_activation"] = warm * silent * below.mean()
+            terms["pre_activation"] = silent * below.mean()  # no part of the sparsity, so neither warm-up nor pressure
         return terms
 
     def _penalty(self, pre: Float[Tensor, "*n d_sae"], code: Code) -> Float[Tensor, ""]:
@@ -131,6 +149,30 @@ class JumpReLU(LinearCoder[JumpReLUConfig]):
         return (frequency.sum() / cfg.target_l0 - 1).square() if cfg.penalty == "target_l0" else frequency.sum()
 
     @torch.no_grad()
+    def initialise(self, batch: Batch) -> None:
+        super().initialise(batch)
+        if self.config.start_l0 is not None:
+            share = min(1.0, self.config.start_l0 / self.d_sae)
+            pre = self.pre_activations(batch.x) - self.b_enc
+            rank = max(1, min(len(pre), round((1 - share) * len(pre))))
+            self.b_enc.copy_(self.threshold - pre.kthvalue(rank, dim=0).values)
+
+    @torch.no_grad()
+    def absorb_norms(self) -> Float[Tensor, " d_sae"]:
+        norms = super().absorb_norms()
+        self.log_threshold.add_(norms.log())
+        return norms
+
+    @torch.no_grad()
+    def folded(self) -> JumpReLU:
+        """With decoder rows of norm 1."""
+        if not self.free:
+            return self
+        twin = JumpReLU.of(self, self.threshold)
+        twin.absorb_norms()
+        return twin.train(self.training)
+
+    @torch.no_grad()
     def rescale(self, x_scale: float, y_scale: float) -> None:
         super().rescale(x_scale, y_scale)
         self.log_threshold.sub_(log(x_scale))
@@ -139,7 +181,7 @@ class JumpReLU(LinearCoder[JumpReLUConfig]):
 def _check(config: JumpReLUConfig) -> None:
     if config.penalty not in WEIGHTS:
         raise BadInput(f"penalty must be one of {', '.join(WEIGHTS)}, got {config.penalty!r}.")
-    for name in ("target_l0", "frequent", "tanh_slope", "bandwidth", "initial_threshold"):
+    for name in ("target_l0", "frequent", "tanh_slope", "bandwidth", "initial_threshold", "start_l0"):
         value = getattr(config, name)
         if value is not None and not value > 0:
             raise BadInput(f"{name} must be positive, got {value}.")

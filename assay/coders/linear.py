@@ -1,11 +1,15 @@
 """LinearCoder: the weights that nearly every architecture has. W_enc, b_enc, W_dec, b_dec, and decoder rows of unit norm.
 
 Both directions are centred: pre-activations are (x − b_dec) @ W_enc + b_enc when d_in = d_out, as in Bricken et al. 2023.
+Architectures offer what published recipes do otherwise as settings of their own, read here: `decoder` ("free": rows of any norm,
+by which penalties and choices among latents are then weighed), `centred` (False: b_dec is not taken off the input), `free_norm`
+(length of free decoder rows at the start), `start_norm` (length of W_enc's columns at the start).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +21,8 @@ from assay.errors import BadInput
 from assay.kernels import sparse
 from assay.randomness import generator
 from assay.shapes import Float, Int, Tensor
+
+FREE_NORM = 0.1  # length of decoder rows at the start when they are free
 
 Selection = tuple[Int[Tensor, " nnz"], Int[Tensor, " n_plus_one"]]
 """(indices, offsets) of the latents that are kept, as in a CSR matrix."""
@@ -36,7 +42,8 @@ class LinearCoder(SparseCoder[C]):
 
     def __init__(self, config: C, *, seed: int = 0):
         super().__init__(config, seed=seed)
-        self.centred = self.d_in == self.d_out
+        self.centred = self.d_in == self.d_out and getattr(config, "centred", True)
+        self.free = getattr(config, "decoder", "unit") == "free"
         random = generator("coder", type(self).__name__, seed)
         W_dec = unit_rows(torch.randn(self.d_sae, self.d_out, generator=random))
         W_enc = W_dec if self.d_in == self.d_out else unit_rows(torch.randn(self.d_sae, self.d_in, generator=random))
@@ -44,7 +51,23 @@ class LinearCoder(SparseCoder[C]):
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
         self.W_dec = nn.Parameter(W_dec.clone())
         self.b_dec = nn.Parameter(torch.zeros(self.d_out))
+        self.start_norm = self._shorten(config)
 
+    @torch.no_grad()
+    def _shorten(self, config: Any) -> float:
+        """The start's lengths, where they are not 1; returns that of W_enc's columns."""
+        decoder, norm = getattr(config, "decoder", "unit"), getattr(config, "free_norm", FREE_NORM)
+        columns = getattr(config, "start_norm", None)
+        if decoder not in ("unit", "free"):
+            raise BadInput(f"decoder must be 'unit' or 'free', got {decoder!r}.")
+        if not norm > 0 or (columns is not None and not columns > 0):
+            raise BadInput(f"free_norm and start_norm must be positive, got {norm} and {columns}.")
+        if self.free:
+            self.W_dec.mul_(norm)
+        columns = columns or (norm if self.free else 1.0)
+        if columns != 1:
+            self.W_enc.mul_(columns)
+        return columns
 
     def bias(self) -> Float[Tensor, " d_sae"]:
         """b_enc with the centring folded in: pre = x @ W_enc + bias()."""
@@ -54,6 +77,10 @@ class LinearCoder(SparseCoder[C]):
         """All pre-activations, dense, with gradients."""
         self.check_width(x)
         return x @ self.W_enc + self.bias()
+
+    def weigh(self, f: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_sae"]:
+        """f · ‖d‖ where decoder rows are free, else f: how much of the reconstruction each latent is."""
+        return f * self.W_dec.norm(dim=1) if self.free else f
 
     def encode_selected(self, x: Float[Tensor, "*n d_in"], choose: Callable[[Tensor], Selection]) -> Code:
         """A sparse code of the latents that `choose(pre)` picks from the [n, d_sae] pre-activations, with sparse gradients."""
@@ -74,13 +101,14 @@ class LinearCoder(SparseCoder[C]):
     @torch.no_grad()
     def constrain_gradient(self) -> None:
         """Take out the part of the gradient that would only change the length of decoder rows."""
-        if self.W_dec.grad is not None:
+        if self.W_dec.grad is not None and not self.free:
             along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
             self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
 
     @torch.no_grad()
     def constrain(self) -> None:
-        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
+        if not self.free:
+            self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
     @torch.no_grad()
     def rescale(self, x_scale: float, y_scale: float) -> None:
@@ -89,8 +117,35 @@ class LinearCoder(SparseCoder[C]):
         if x_scale != y_scale:
             self.W_dec.mul_(x_scale / y_scale)
 
+    @torch.no_grad()
+    def absorb_norms(self) -> Float[Tensor, " d_sae"]:
+        """In place: decoder rows of norm 1, their lengths moved into W_enc and b_enc, and so into the latents. Returns the lengths."""
+        norms = self.W_dec.norm(dim=1)
+        self.W_enc.mul_(norms)
+        self.b_enc.mul_(norms)
+        self.W_dec.copy_(unit_rows(self.W_dec))
+        return norms
+
+    @torch.no_grad()
+    def with_unit_rows(self) -> LinearCoder[C]:
+        """A copy whose free decoder rows have norm 1 instead, and which reconstructs the same."""
+        twin = self.clone()
+        assert isinstance(twin, LinearCoder)
+        twin.config, twin.free = replace(self.config, decoder="unit"), False
+        twin.absorb_norms()
+        return twin
+
     def extra_repr(self) -> str:
         return f"d_in={self.d_in}, d_sae={self.d_sae}, d_out={self.d_out}"
+
+
+def k_now(coder: LinearCoder[Any]) -> int:
+    """Latents kept per token at this moment of training: k, or more while it is annealed (Gao et al. 2024)."""
+    config = coder.config
+    if not coder.training or coder.fraction >= config.anneal_k:
+        return config.k
+    start, done = min(config.k_start or coder.d_in, coder.d_sae), coder.fraction / config.anneal_k
+    return max(config.k, round(start + (config.k - start) * done))
 
 
 def check_topk(config: Any) -> None:
@@ -99,6 +154,12 @@ def check_topk(config: Any) -> None:
         raise BadInput(f"k must lie between 1 and d_sae = {config.d_sae}, got {config.k}.")
     if not 0 <= config.aux_weight < float("inf") or (config.k_aux is not None and config.k_aux < 1):
         raise BadInput(f"aux_weight must be 0 or more and k_aux at least 1, got {config.aux_weight} and {config.k_aux}.")
+    if not 0 <= config.anneal_k <= 1 or (config.k_start is not None and config.k_start < config.k):
+        raise BadInput(
+            f"anneal_k must lie between 0 and 1 and k_start be at least k, got {config.anneal_k} and {config.k_start}."
+        )
+    if config.aux not in ("relative", "absolute"):
+        raise BadInput(f"aux must be 'relative' or 'absolute', got {config.aux!r}.")
 
 
 def rows_topk(pre: Float[Tensor, "n d_sae"], k: int) -> Selection:

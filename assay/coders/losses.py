@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -36,17 +36,28 @@ def aux_k(
     y_hat: Float[Tensor, "n d_out"],
     dead: Bool[Tensor, " d_sae"] | None,
     k_aux: int | None = None,
+    form: Literal["relative", "absolute"] = "relative",
 ) -> Float[Tensor, ""]:
     """AuxK (Gao et al. 2024): the k_aux largest *dead* latents reconstruct the (detached) error; normalised by its variance.
 
     0 when no latent is dead. Gradients reach the encoder and decoder of dead latents and nothing else. k_aux defaults to d_in / 2.
+    The form "absolute" (SAELens) is not normalised, lets chosen latents be negative, and is scaled by the number of dead latents
+    over k_aux while that is below 1.
     """
     if dead is None or not bool(dead.any()):
         return y_hat.new_zeros(())
     columns = dead.nonzero()[:, 0]
     error = (batch.y - y_hat).detach()
-    pre = (batch.x @ coder.W_enc[:, columns] + coder.bias()[columns]).relu()
-    values, picked = pre.topk(min(k_aux or max(1, coder.d_in // 2), len(columns)), dim=1, sorted=False)
-    z = torch.zeros_like(pre).scatter(1, picked, values)
-    variance = (error - error.mean(0)).square().sum(-1).mean()
-    return torch.nan_to_num((error - z @ coder.W_dec[columns]).square().sum(-1).mean() / variance)
+    rows, most = coder.W_dec[columns], k_aux or max(1, coder.d_in // 2)
+    pre = batch.x @ coder.W_enc[:, columns] + coder.bias()[columns]
+    if form == "relative":
+        pre = pre.relu()
+    rank = (pre * rows.norm(dim=1) if coder.free else pre).detach()
+    picked = rank.topk(min(most, len(columns)), dim=1, sorted=False).indices
+    missed = mse(error, torch.zeros_like(pre).scatter(1, picked, pre.gather(1, picked)) @ rows)
+    return missed * min(1.0, len(columns) / most) if form == "absolute" else torch.nan_to_num(missed / variance(error))
+
+
+def variance(y: Float[Tensor, "n d_out"]) -> Float[Tensor, ""]:
+    """Squared distance from the batch's mean, summed over the width and averaged over tokens."""
+    return (y - y.mean(0)).square().sum(-1).mean()

@@ -37,6 +37,7 @@ class MatchingPursuitConfig(CoderConfig):
 
 class MatchingPursuit(SparseCoder[MatchingPursuitConfig]):
     Config = MatchingPursuitConfig
+    centred = True
 
     def __init__(self, config: MatchingPursuitConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)

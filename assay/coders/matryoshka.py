@@ -32,6 +32,8 @@ class MatryoshkaConfig(BatchTopKConfig, CoderConfig):  # BatchTopK's fields stan
     """Nested reconstructions from `fractions` of the latents, or from lengths drawn anew each step (Nabeshima)."""
     fractions: str = "1/32,3/32,7/32,15/32,1"
     """Prefixes, when fixed: shares of the latents, rising, the last 1. The default is SAEBench's groups of 1/32, 1/16, 1/8, …"""
+    levels: Literal["mean", "sum"] = "mean"
+    """What is made of the errors of the nested reconstructions."""
     sampled: int = 10
     """Prefixes a step, when sampled; one of them is the whole. Equal draws count once."""
     sampled_power: float = 0.5
@@ -40,6 +42,14 @@ class MatryoshkaConfig(BatchTopKConfig, CoderConfig):  # BatchTopK's fields stan
     """Weight of the AuxK loss that revives dead latents; 0 turns it off. The paper uses 1/32."""
     k_aux: int | None = None
     """Dead latents that may help at once; half the width of the input when left out."""
+    aux: Literal["relative", "absolute"] = "relative"
+    """AuxK over the variance of the error, as in the paper; or as it is, times dead latents / k_aux up to 1, as in SAELens."""
+    anneal_k: float = 0.0
+    """Share of the training over which k falls linearly from `k_start`; 0 keeps it."""
+    k_start: int | None = None
+    """Where k starts when it is annealed; the width of the input when left out."""
+    decoder: Literal["unit", "free"] = "unit"
+    """Decoder rows of norm 1; or of any norm (0.1 at the start), by which latents are then weighed when the largest are kept."""
     threshold_window: int = 25
     """Batches over which the inference threshold is averaged."""
 
@@ -53,6 +63,8 @@ class Matryoshka(BatchTopK):
         super().__init__(config, seed=seed)
         if config.prefixes not in ("fixed", "sampled"):
             raise BadInput(f"prefixes must be 'fixed' or 'sampled', got {config.prefixes!r}.")
+        if config.levels not in ("mean", "sum"):
+            raise BadInput(f"levels must be 'mean' or 'sum', got {config.levels!r}.")
         if config.sampled < 1 or not config.sampled_power > 0:
             raise BadInput(f"sampled must be ≥ 1 and sampled_power > 0, got {config.sampled} and {config.sampled_power}.")
         self.fixed = prefix_lengths(config.fractions, config.d_sae)
@@ -78,9 +90,10 @@ class Matryoshka(BatchTopK):
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
         self._track_threshold(code)
         nested = list(self.reconstructions(code, self.next_prefixes()))
-        terms = {"mse": torch.stack([losses.mse(batch.y, y_hat) for y_hat in nested]).mean()}
+        errors = torch.stack([losses.mse(batch.y, y_hat) for y_hat in nested])
+        terms = {"mse": errors.sum() if self.config.levels == "sum" else errors.mean()}
         if self.config.aux_weight:
-            terms["aux_k"] = self.config.aux_weight * losses.aux_k(self, batch, nested[-1], step.dead, self.config.k_aux)
+            terms["aux_k"] = self.config.aux_weight * self._aux_k(batch, nested[-1], step)
         return terms
 
 

@@ -98,6 +98,8 @@ class PAnnealConfig(CoderConfig):
     """Share of the training after which p begins to fall."""
     anneal_steps: int = 10
     """Steps in which p falls, spread over the rest of the training."""
+    start_norm: float | None = None
+    """Length of W_enc's columns at the start; 1 when left out."""
 
 
 class PAnneal(LinearCoder[PAnnealConfig]):

@@ -8,19 +8,15 @@ Two later forms are settings: decoder="free" leaves decoder rows their length an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
-
-import torch
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from assay.coders import losses
-from assay.coders.base import Batch, Code, CoderConfig, Step
+from assay.coders.base import Batch, Code, CoderConfig, SparseCoder, Step
 from assay.coders.latents import Latents
-from assay.coders.linear import LinearCoder, unit_rows
+from assay.coders.linear import LinearCoder
 from assay.errors import BadInput
 from assay.shapes import Float, Tensor
-
-FREE_NORM = 0.1  # length of decoder rows at the start when they are free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +31,10 @@ class ReLUConfig(CoderConfig):
     """How steeply the tanh penalty rises at 0, for activations scaled to E‖x‖² = 1."""
     decoder: Literal["unit", "free"] = "unit"
     """Decoder rows of norm 1, or of any norm (0.1 at the start), with f in the penalty multiplied by it."""
+    start_norm: float | None = None
+    """Length of W_enc's columns at the start; that of decoder rows when left out."""
+    centred: bool = True
+    """Whether b_dec is taken off the input."""
 
 
 class ReLU(LinearCoder[ReLUConfig]):
@@ -44,16 +44,10 @@ class ReLU(LinearCoder[ReLUConfig]):
     def __init__(self, config: ReLUConfig, *, seed: int = 0):
         super().__init__(config, seed=seed)
         losses.check_l1(config.l1, config.l1_warm_up)
-        if config.penalty not in ("l1", "tanh") or config.decoder not in ("unit", "free"):
-            raise BadInput(
-                f"penalty must be 'l1' or 'tanh', and decoder 'unit' or 'free'; got {config.penalty!r} and {config.decoder!r}."
-            )
+        if config.penalty not in ("l1", "tanh"):
+            raise BadInput(f"penalty must be 'l1' or 'tanh', got {config.penalty!r}.")
         if not config.tanh_slope > 0:
             raise BadInput(f"tanh_slope must be positive, got {config.tanh_slope}.")
-        if config.decoder == "free":
-            with torch.no_grad():
-                self.W_enc.mul_(FREE_NORM)
-                self.W_dec.mul_(FREE_NORM)
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
         return Code(Latents.from_dense(self.pre_activations(x).relu()), self.b_dec)
@@ -67,26 +61,9 @@ class ReLU(LinearCoder[ReLUConfig]):
 
     def _cost(self, f: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_sae"]:
         """What each latent adds to the penalty."""
-        if self.config.decoder == "free":
-            f = f * self.W_dec.norm(dim=1)
+        f = self.weigh(f)
         return (f * self.config.tanh_slope).tanh() if self.config.penalty == "tanh" else f
 
-    def constrain_gradient(self) -> None:
-        if self.config.decoder == "unit":
-            super().constrain_gradient()
-
-    def constrain(self) -> None:
-        if self.config.decoder == "unit":
-            super().constrain()
-
-    @torch.no_grad()
-    def folded(self) -> ReLU:
+    def folded(self) -> SparseCoder[Any]:
         """With decoder rows of norm 1: their lengths go into the encoder, and so into the latents."""
-        if self.config.decoder == "unit":
-            return self
-        twin, norms = ReLU(replace(self.config, decoder="unit"), seed=self.seed).to(self.W_dec), self.W_dec.norm(dim=1)
-        twin.load_state_dict(self.state_dict())
-        twin.W_enc.mul_(norms)
-        twin.b_enc.mul_(norms)
-        twin.W_dec.copy_(unit_rows(self.W_dec))
-        return twin.train(self.training)
+        return self.with_unit_rows() if self.free else self

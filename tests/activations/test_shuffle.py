@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from assay.activations.shuffle import shuffled
+from assay.activations.shuffle import MOST, held_out, kept_rows, shuffled, spare
 from assay.errors import BadInput
 
 COUNTS = np.array([3, 0, 5, 1, 4, 4, 0, 2, 6, 5])  # 30 vectors
@@ -118,3 +118,27 @@ def test_impossible_requests_are_refused(bad):
 def test_nothing_to_draw_from():
     with pytest.raises(BadInput, match="no vectors"):
         next(stream(4, counts=np.zeros(3, dtype=int)))
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0, 10), (0.16, 10), (0.17, 9), (0.4, 8), (0.5, 6), (0.99, 1)])
+def test_the_last_rows_within_the_share_are_held_out(share, kept):
+    assert kept_rows(COUNTS, share) == kept  # 5, 11, 13, 13, 17 … vectors from the end
+    got = held_out(COUNTS, kept, numbered(COUNTS), 100)
+    want = list(range(int(COUNTS[:kept].sum()), 30))
+    assert got is None if not want else sorted(got[0].ravel().tolist()) == want
+
+
+def test_held_out_vectors_come_from_rows_all_over():
+    counts = np.full(1000, 4)
+    got = held_out(counts, 500, numbered(counts), 90)
+    assert got[0].shape == (90, 1)
+    assert len(got[1].unique()) == 23
+    assert got[1].double().mean() == pytest.approx(750, abs=5 * 144 / 23**0.5)
+    assert held_out(counts, 1000, numbered(counts), 90) is None
+    assert held_out(np.array([3, 0, 0]), 1, numbered(np.array([3, 0, 0])), 90) is None
+
+
+def test_at_most_so_many_are_held_out_and_one_is_left():
+    assert spare(10**9, 0.02) == MOST
+    assert spare(100, 0.02) == 2
+    assert [spare(n, 0.999999) for n in (0, 1, 2)] == [0, 0, 1]

@@ -22,10 +22,12 @@ KINDS = ["live", "live-transcoder", "stored", "stored-crosscoder", "tensors", "t
 def source(request, model, tokens, gathered):
     x = torch.randn(150, 6, generator=torch.Generator().manual_seed(0))
     return {
-        "live": lambda: Live(model, tokens, "resid_post.0", buffer_rows=6, batch_rows=4),
-        "live-transcoder": lambda: Live(model, tokens, "resid_post.0", "mlp_out.1", buffer_rows=6, batch_rows=4),
-        "stored": lambda: Stored(gathered, "resid_post.1", buffer_rows=6),
-        "stored-crosscoder": lambda: Stored(gathered, ["resid_post.0", "resid_post.1"], "mlp_out.1", buffer_rows=6),
+        "live": lambda: Live(model, tokens, "resid_post.0", buffer_rows=6, batch_rows=4, held_out_share=0.2),
+        "live-transcoder": lambda: Live(model, tokens, "resid_post.0", "mlp_out.1", buffer_rows=6, held_out_share=0.2),
+        "stored": lambda: Stored(gathered, "resid_post.1", buffer_rows=6, held_out_share=0.2),
+        "stored-crosscoder": lambda: Stored(
+            gathered, ["resid_post.0", "resid_post.1"], "mlp_out.1", buffer_rows=6, held_out_share=0.2
+        ),
         "tensors": lambda: Tensors(x.numpy(), buffer=48),
         "tensors-pair": lambda: Tensors(x, x[:, :2] * 3, buffer=48),
         "planted": lambda: Planted(d=6, latents=9),
@@ -61,6 +63,68 @@ def test_every_vector_comes_once_a_pass(source):
     rows = [sorted(torch.cat([b.x, b.y], 1).tolist()) for b in passes]
     assert rows[0] == rows[1]
     assert not torch.equal(passes[0].x, passes[1].x)
+
+
+def all_vectors(source):
+    """What a source is made of, by another way: the same source with nothing held out."""
+    if isinstance(source, Live):
+        twin = Live(source.model, source._tokens, source.read, source.predict, held_out_share=0)
+    elif isinstance(source, Stored):
+        twin = Stored(source.path, source.read, source.predict, held_out_share=0)
+    else:
+        twin = Tensors(source._x, source._y, held_out_share=0)
+    return next(twin.batches(twin.tokens, seed=0))
+
+
+def rows_of(*batches):
+    return sorted(torch.cat([torch.cat([b.x, b.y], 1) for b in batches]).tolist())
+
+
+def test_held_out_vectors_are_never_given_and_nothing_is_lost(source):
+    if source.tokens is None:
+        return
+    held = source.held_out(10_000)
+    whole = all_vectors(source)
+    assert 0 < len(held.x) <= 0.2 * len(whole.x)
+    assert len(held.x) == source.describe()["held_out"]
+    assert source.tokens == len(whole.x) - len(held.x)
+    for i in range(2):
+        assert rows_of(next(source.batches(source.tokens, seed=0, start=i)), held) == rows_of(whole)
+    assert (held.y is held.x) == (whole.y is whole.x)
+
+
+def test_held_out_looks_are_always_the_same(source):
+    for size in (1, 3, 10_000):
+        one, two = source.held_out(size), source.held_out(size)
+        assert len(one.x) == len(one.y) <= size
+        assert one.x.dtype == one.y.dtype == torch.float32
+        assert torch.equal(one.x, two.x)
+        assert torch.equal(one.y, two.y)
+    next(source.batches(7, seed=5))
+    assert torch.equal(source.held_out(3).x, one.x[:3])
+    if source.tokens is not None:
+        with pytest.raises(BadInput, match="ask for 1 or more"):
+            source.held_out(0)
+
+
+def test_nothing_held_out(model, tokens, gathered):
+    x = torch.randn(40, 3)
+    made = [Live(model, tokens, "resid_post.0", held_out_share=0), Stored(gathered, "resid_post.0"), Tensors(x)]
+    for source in made:  # without a share, or with too few vectors for one
+        assert source.held_out(5) is None
+        assert source.describe()["held_out"] == 0
+    for share in (-0.1, 1, float("nan")):
+        with pytest.raises(BadInput, match="held_out_share"):
+            Tensors(x, held_out_share=share)
+
+
+def test_a_look_at_held_out_text_costs_no_block(model, tokens):
+    live = Live(model, tokens, "resid_post.0", held_out_share=0.3)
+    next(live.batches(8, seed=0))
+    live.held_out(4)
+    model.passes.clear()
+    next(live.batches(8, seed=0))
+    assert model.passes == []
 
 
 def test_impossible_requests_are_refused(source):
@@ -114,6 +178,9 @@ def test_fingerprints_tell_sources_apart(model, tokens, gathered, tmp_path):
         Tensors(x),
         Tensors(x, x),
         Tensors(x.double()),
+        Tensors(x, held_out_share=0.1),
+        Live(model, tokens, "resid_post.0", held_out_share=0.3),
+        Stored(gathered, "resid_post.0", held_out_share=0.3),
         Planted(8, 16),
         Planted(8, 16, seed=1),
     ]

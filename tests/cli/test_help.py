@@ -52,7 +52,7 @@ def test_every_setting_of_every_architecture_is_a_flag_with_help(architecture, c
         if setting.name not in ("d_in", "d_out"):
             assert "--" + setting.name.replace("_", "-") in said
             assert setting.doc.split()[0] in said
-    for word in ("--tokens", "--lr", "--activations", "--site", "--store", "--device", "--json"):
+    for word in ("--tokens", "--lr", "--data", "--activations", "--planted", "--site", "--store", "--device", "--json"):
         assert word in said
 
 

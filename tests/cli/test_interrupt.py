@@ -14,7 +14,9 @@ from assay.activations import Planted
 from assay.cli import INTERRUPTED, main
 from assay.models.embedded import TINY
 
-TRAIN = "train topk --activations big.npy --d-sae 512 --k 4 --tokens 300k --batch 256 --checkpoint-seconds 0.2 --threads 1 --log-every 5"
+TRAIN = (
+    "train topk --data big.npy --d-sae 512 --k 4 --tokens 300k --batch 256 --checkpoint-seconds 0.2 --threads 1 --log-every 5"
+)
 GATHER = "gather tiny --corpus long.jsonl --site resid_post.2 --context 64 --shard-rows 8 --batch-rows 4 --threads 1"
 
 
@@ -26,8 +28,8 @@ def until(condition, seconds: float = 60) -> None:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """Files of an entry that decide anything: not who made it when."""
-    return {p.name: p.read_bytes() for p in directory.iterdir() if p.name != "manifest.json"}
+    """Files of an entry that decide anything: not who made it when, nor how fast."""
+    return {p.name: p.read_bytes() for p in directory.iterdir() if p.name not in ("manifest.json", "speed.jsonl")}
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_doctor_checks_a_model(run):
 
 
 def test_doctor_counts_unfinished_work_and_finds_altered_files(run, vectors, home):
-    assert run(f"train topk --activations {vectors} --d-sae 32 --k 2 --tokens 4096 --batch 256").code == 0
+    assert run(f"train topk --data {vectors} --d-sae 32 --k 2 --tokens 4096 --batch 256").code == 0
     assert run("doctor --verify").code == 0
     with Store("assay-store").draft("activations", "half"):
         pass

@@ -19,9 +19,9 @@ from assay.cli import CRASHED, FAILED, INTERRUPTED, USAGE, main
         ("list coder", "No list named 'coder'. Did you mean 'coders'?"),
         ("train", "Name an architecture (batch_topk,"),
         ("train topk --d-sae 16x", "'16x' is no whole number. Write e.g. 4096, 16k"),
-        ("train topk --d-sae 1k", "either --activations, or --model"),
+        ("train topk --d-sae 1k", "by one of --data, --activations, --planted and --model"),
         ("train topk --d-sae 1k --model tiny", "--model also needs --corpus and --site"),
-        ("train topk --d-sae 1k --activations missing.npy", "missing.npy does not exist"),
+        ("train topk --d-sae 1k --data missing.npy", "missing.npy does not exist"),
         ("train topk --d-sae 1k --activations nokey", "No activations entry in assay-store named 'nokey'"),
         ("gather tinny --corpus a.txt --site resid_post.1", "No model named 'tinny'. Did you mean 'tiny'?"),
         ("gather tiny --corpus austen --site resid_pots.1", "No kind of site named 'resid_pots'. Did you mean 'resid_post'?"),
@@ -131,7 +131,7 @@ def test_read_only_store_says_so(home, capsys, vectors):
     else:
         sealed.chmod(0o500)
     try:
-        assert main(f"train topk --activations {vectors} --d-sae 32 --store sealed/store".split()) == FAILED
+        assert main(f"train topk --data {vectors} --d-sae 32 --store sealed/store".split()) == FAILED
         assert "Choose another place with --store" in capsys.readouterr().err
     finally:
         if os.geteuid() == 0:

@@ -11,7 +11,7 @@ from assay.store import Store
 QUICK = "--tokens 8k --batch 256 --threads 1"
 SWEEP = """
 [source]
-activations = "vectors.npy"
+data = "vectors.npy"
 [train]
 tokens = "8k"
 batch = 256
@@ -31,7 +31,7 @@ def weights(home, name: str, store: str = "assay-store") -> bytes:
 
 
 def test_flags_make_a_coder(run, home, vectors):
-    ran = run(f"train topk --name mine --activations {vectors} --d-sae 1k --k 3 --aux-weight 0 --seed 5 {QUICK} --json")
+    ran = run(f"train topk --name mine --data {vectors} --d-sae 1k --k 3 --aux-weight 0 --seed 5 {QUICK} --json")
     assert ran.code == 0
     (row,) = ran.json
     assert (row["coder"], row["architecture"], row["d_sae"], row["l0"]) == ("mine", "topk", 1024, 3.0)
@@ -43,7 +43,7 @@ def test_flags_make_a_coder(run, home, vectors):
 
 
 def test_a_finished_run_is_not_done_again_and_names_are_not_taken(run, home, vectors):
-    line = f"train topk --activations {vectors} --d-sae 32 {QUICK} --k"
+    line = f"train topk --data {vectors} --d-sae 32 {QUICK} --k"
     assert run(f"{line} 2").code == 0
     first = weights(home, "topk")
     written = (home / "assay-store/coders/topk/weights.safetensors").stat().st_mtime_ns
@@ -75,7 +75,7 @@ def test_a_run_file_trains_a_sweep_and_its_resolved_form_does_the_same(run, home
 
 
 def test_flags_and_their_resolved_form_do_the_same(run, home, vectors):
-    assert run(f"train batch_topk --activations {vectors} --d-sae 32 --k 2 --lr 3e-4 --no-normalise {QUICK}").code == 0
+    assert run(f"train batch_topk --data {vectors} --d-sae 32 --k 2 --lr 3e-4 --normalise none {QUICK}").code == 0
     assert run("train --config assay-store/coders/batch_topk/run.toml --store other").code == 0
     assert weights(home, "batch_topk") == weights(home, "batch_topk", "other")
 
@@ -114,7 +114,7 @@ def test_activations_that_are_not_finite_are_refused(run, home):
     x = np.zeros((512, 4), dtype=np.float32)
     x[300, 2] = np.nan
     np.save(home / "bad.npy", x)
-    ran = run(f"train topk --activations bad.npy --d-sae 8 --k 2 {QUICK}")
+    ran = run(f"train topk --data bad.npy --d-sae 8 --k 2 {QUICK}")
     assert ran.code == 1
     assert "row 300, column 2" in ran.err
 
@@ -134,6 +134,6 @@ def test_a_live_model_as_source(run, home, corpus):
 
 
 def test_a_wrong_device_is_named(run, vectors):
-    ran = run(f"train topk --activations {vectors} --d-sae 64 --device warp9 {QUICK}")
+    ran = run(f"train topk --data {vectors} --d-sae 64 --device warp9 {QUICK}")
     assert ran.code == 1
     assert "--device warp9 cannot be used here" in ran.err

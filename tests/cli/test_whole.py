@@ -124,7 +124,7 @@ def test_text_that_a_coder_has_seen_is_not_held_out(trained, run_there):
 
 
 def test_eval_of_a_coder_that_knows_no_model_asks(run, vectors):
-    assert run(f"train topk --activations {vectors} --d-sae 32 --k 2 --tokens 2k --batch 256").code == 0
+    assert run(f"train topk --data {vectors} --d-sae 32 --k 2 --tokens 2k --batch 256").code == 0
     assert "Say --corpus" in run("eval core topk").err
     assert "Say --model" in run("eval core topk --corpus austen").err
     assert "has width 128" in run("eval core topk --corpus austen --model tiny --site resid_post.1 --tokens 512").err

@@ -7,13 +7,13 @@ import torch
 
 from assay import coders
 from assay.activations.planted import Planted
+from assay.activations.score import score
 from assay.coders.base import Batch, Step
 from assay.coders.jumprelu import JumpReLU, active, jump
 from assay.errors import BadInput
 from assay.randomness import generator
 from assay.testing import toy_batch
 from assay.train import TrainConfig, train
-from benchmarks.planted import _scores as scores
 
 N = 200_000
 THETA = torch.tensor([0.1, 0.3, 0.5, 0.7])
@@ -166,8 +166,8 @@ def trained(settings, steps, d, latents):
     some = {name: coders.new("jumprelu", d_in=d, d_sae=latents, **s) for name, s in settings.items()}
     for _ in train(some, source, TrainConfig(tokens=steps * 1024, batch=1024, lr=3e-3, beta1=0.0)):
         pass
-    x, _ = source.codes(16_384, seed=1)
-    return {name: scores(coder, x, source) for name, coder in some.items()}
+    found = {name: score(coder, source) for name, coder in some.items()}
+    return {name: one | {"fvu": 1 - one["explained_variance"]} for name, one in found.items()}
 
 
 def test_l0_falls_with_the_penalty():
@@ -204,5 +204,5 @@ def test_target_l0_is_reached(on_truth):
 def test_quadratic_frequency_removes_dense_latents(on_truth):
     free, taxed = on_truth["target_l0"], on_truth["quadratic_frequency"]
     assert taxed["l0"] == pytest.approx(free["l0"], rel=0.05)
-    assert free["dense"] >= 3 and taxed["dense"] == 0
+    assert free["dense"] * 256 >= 3 and taxed["dense"] == 0
     assert taxed["recovered"] > free["recovered"] and taxed["fvu"] < free["fvu"]

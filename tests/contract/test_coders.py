@@ -19,3 +19,17 @@ def test_contract(name, check):
 def test_contract_of_small_k(name):
     for check in CODER_CHECKS:
         check(lambda seed: coders.new(name, seed=seed, d_in=16, d_sae=32, k=4))
+
+
+COMPOSED = {"topk": "k=4", "batch_topk": "k=4", "matryoshka": "k=4", "jumprelu": "", "relu": "", "gated": "", "p_anneal": ""}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", COMPOSED)
+@pytest.mark.parametrize("name", ["transcoder", "skip_transcoder", "crosscoder"])
+def test_contract_of_what_is_composed(name, of):
+    other = {"widths": (5, 11)} if name == "crosscoder" else {"d_out": 12}
+    for extra in ({}, other):
+        settings = {"d_in": 16, "d_sae": 32, "of": of, "settings": COMPOSED[of]} | extra
+        for check in CODER_CHECKS:
+            check(lambda seed, settings=settings: coders.new(name, seed=seed, **settings))

@@ -19,6 +19,7 @@ import pytest
 from assay.activations import Planted
 from assay.cli import run_file
 from assay.cli.app import COMMANDS, build
+from assay.store import Store
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -89,7 +90,8 @@ def test_run_files(page, tmp_path):
         if "[coder." in text:
             (tmp_path / f"{number}.toml").write_text(text, encoding="utf-8")
             run = run_file.read(tmp_path / f"{number}.toml")
-            assert run_file.build(run, Planted(d=16, latents=32), page.name).keys() == run.coder.keys()
+            plan = run_file.build(run, Planted(d=16, latents=32), Store(tmp_path / "store"), page.name)
+            assert plan.coders.keys() == run.coder.keys()
 
 
 @pytest.mark.parametrize("command", re.findall(r"`(assay [a-z][^`…]*|make [a-z]+|python -m benchmarks[^`]*)[^`]*`", "".join(

@@ -63,7 +63,7 @@ def test_every_metric_has_a_row():
 
 @pytest.mark.parametrize(
     ("file", "cls", "page"),
-    [("train.py", "TrainConfig", "training"), ("corpora/pack.py", "PackConfig", "corpora"), ("activations/gather.py", "GatherConfig", "corpora")],
+    [("training/config.py", "TrainConfig", "training"), ("corpora/pack.py", "PackConfig", "corpora"), ("activations/gather.py", "GatherConfig", "corpora")],
 )  # fmt: skip
 def test_guides_hold_the_tables_of_settings(file, cls, page):
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
