@@ -70,6 +70,11 @@ class Stored:
         stream = shuffled(counts, self._load, size=size, seed=seed, start=start, buffer_rows=self.buffer_rows)
         return (self._batch(tensors) for tensors in stream)
 
+    @property
+    def block(self) -> int:
+        """Vectors that are loaded together, about."""
+        return max(1, round(float(self._counts[: self._kept].mean()) * min(self.buffer_rows, self._kept)))
+
     def held_out(self, size: int) -> Batch | None:
         """See ActivationSource."""
         tensors = held_out(self._counts, self._kept, self._load, size)
