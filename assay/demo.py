@@ -68,7 +68,7 @@ class DemoConfig:
 
 SWEEP = ("relu", "gated", "topk", "batch_topk", "jumprelu", "p_anneal", "matryoshka")
 """The seven architectures of SAEBench, all at one L0."""
-BASELINES = ("random", "pca", "identity", "permuted_decoder")
+BASELINES = ("random", "pca", "identity")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,14 @@ def run(
     trained = {name: new(name, seed=cfg.seed, **with_l0(name, widths, cfg.l0)) for name in SWEEP}
     tokens = cfg.passes * (source.tokens or cfg.tokens)
     how = TrainConfig(
-        tokens=tokens, batch=cfg.batch, lr=cfg.lr, l0=cfg.l0, log_every=50, dead_after=min(100_000, tokens // 4), seed=cfg.seed
+        tokens=tokens,
+        batch=cfg.batch,
+        lr=cfg.lr,
+        l0=cfg.l0,
+        log_every=50,
+        held_out_vectors=1024,
+        dead_after=min(100_000, tokens // 4),
+        seed=cfg.seed,
     )
     report = stage(f"Training {len(trained)} coders of {cfg.d_sae} latents over one stream")
 
@@ -110,7 +117,11 @@ def run(
     paths = sweep(trained, source, how, store, about=about, listen=heard)
     coders: dict[str, SparseCoder[Any]] = _loaded(paths)
     stage("Fitting baselines of the same L0")
-    coders |= baselines.matched(coders, source, BASELINES, store=store, about=about, seed=cfg.seed)
+    kept, x = {"store": store, "about": about, "seed": cfg.seed}, baselines.sample(source, cfg.seed)
+    by_l0 = sorted(coders, key=lambda name: baselines.sparsity(coders[name], x))
+    ends = {name: coders[name] for name in (by_l0[0], by_l0[-1])}  # between their L0s lie all the others'
+    fitted = baselines.matched(ends, source, BASELINES, **kept)
+    coders |= baselines.matched(coders, source, ["permuted_decoder"], **kept) | fitted
     shared = {"model": model, "site": Site.parse(cfg.site), "store": store, "text": held_out, "labelled": corpora.load}
     core, probing = _evals(cfg)
     records = evaluate(

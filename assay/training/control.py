@@ -17,7 +17,8 @@ GAIN = 150.0  # a standing error of 1 % moves the weight by e^1.5 over the whole
 MOST = 0.03  # but no faster than this a step: coders answer after some fifty steps, and a hastier controller would swing
 FAST, SLOW = 10, 40  # batches over which L0 is averaged; from the two, where it is going
 AHEAD = {False: 1.0, True: 4.0}  # how far ahead, in units of SLOW − FAST: thresholds answer later than activations
-LEAST = -0.2  # the largest reward, as a share of the given weight
+LEAST = -0.5  # the largest reward, as a share of the given weight
+START = {False: 0.0, True: -1.6}  # a fifth of the weight first: thresholds rise faster than they fall
 HOLD = 0.1  # share of the training in which only the present error counts: what L0 does then is the start's doing
 
 
@@ -32,6 +33,7 @@ class Controller:
         self.low, self.high = asinh(LEAST / BEND) if signed else 0.0, self.neutral + RANGE
         self.ahead = AHEAD[signed]
         self.state = torch.zeros(4, dtype=torch.float64)  # integral; error, averaged fast and slowly; batches seen
+        self.state[0] = START[signed]
 
     def _foreseen(self) -> float:
         """The error where L0 is going: a penalty acts late, since thresholds move by no more than the learning rate a step."""
