@@ -106,7 +106,7 @@ RECIPES: dict[str, Recipe] = {
             "matching_pursuit": {"k": lambda run: run.d_in, "aux_weight": 0.0, "tolerance": 0.01},
         },
         differs={
-            "all": "Its normalisation \"expected_average_only_in\" makes the mean of ‖x‖ equal √d; our root_d the mean of ‖x‖² equal d.",
+            "all": "Its normalisation \"expected_average_only_in\" makes the mean of ‖x‖ equal √d; the recipe is its default, without scaling (normalise=root_d here makes the mean of ‖x‖² equal d).",
             "gated": "Theirs lets the auxiliary reconstruction move the decoder; ours keeps it fixed there, as the paper does.",
             "jumprelu": "Theirs learns θ itself, held at 0 or above; ours its logarithm. Its pre-activation loss is of dead latents alone.",
             "batch_topk": "Their inference threshold starts at 0 and is too low in short runs; ours is an unbiased mean.",

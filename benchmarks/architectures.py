@@ -173,7 +173,8 @@ def keep(found: dict[str, dict[str, dict[str, float]]], tables: dict[str, str]) 
     text = PAGE.read_text(encoding="utf-8")
     for ground, content in tables.items():
         marks = rf"(<!-- {ground} -->\n).*?(<!-- end -->)"
-        text = re.sub(marks, lambda m, content=content: m[1] + content + m[2], text, flags=re.DOTALL)
+        text, count = re.subn(marks, lambda m, content=content: m[1] + content + m[2], text, flags=re.DOTALL)
+        assert count == 1, f"{PAGE} has no place for {ground}"
     PAGE.write_text(text, encoding="utf-8")
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     for ground in tables:

@@ -42,7 +42,7 @@ class Source:
     corpus: str | None = None
     """With --model: text it reads: demo, a file or folder, hub:org/name. `assay list corpora` names the embedded ones."""
     site: tuple[str, ...] = ()
-    """Where to read, e.g. resid_post.10. Several are laid side by side (crosscoders)."""
+    """Where to read, e.g. resid_post.10. Several, each with --site before it, are laid side by side (crosscoders)."""
     predict: str | None = None
     """Site to predict from what is read (transcoders). Left out: what is read."""
     end_to_end: Literal["kl", "ce"] | None = None
