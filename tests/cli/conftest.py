@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,19 +55,27 @@ def run(home, capsys) -> Callable[..., Ran]:
     return call
 
 
+def hears_ctrl_c() -> None:
+    """In a child: what a shell starts in the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def process(home) -> Callable[..., subprocess.Popen]:
     """`process("train topk …")` as a process of its own, with pipes."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
     started: list[subprocess.Popen] = []
 
-    def start(words: str, **settings: Any) -> subprocess.Popen:
+    def begin(words: str, **settings: Any) -> subprocess.Popen:
         command = [sys.executable, *settings.pop("flags", ()), "-m", "assay", *words.split()]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
-        started.append(subprocess.Popen(command, text=True, env=env | settings.pop("env", {}), cwd=home, **pipes))
+        start = subprocess.Popen(
+            command, text=True, env=env | settings.pop("env", {}), cwd=home, preexec_fn=hears_ctrl_c, **pipes
+        )
+        started.append(start)
         return started[-1]
 
-    yield start
+    yield begin
     for one in started:
         if one.poll() is None:
             one.kill()
