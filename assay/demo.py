@@ -42,11 +42,11 @@ class DemoConfig:
     """Film reviews, essays, news, abstracts, Python."""
     context: int = 128
     """Tokens a row."""
-    tokens: int = 200_000
+    tokens: int = 150_000
     """Tokens the model reads, once."""
     passes: int = 2
     """Times the coders go through them."""
-    d_sae: int = 2048
+    d_sae: int = 1536
     """Latents of each coder."""
     l0: int = 32
     """Mean number of active latents that every architecture is trained to."""
