@@ -50,6 +50,7 @@ def sweep(
 ) -> dict[str, Path]:
     """Train `coders` over one stream and save each as `coders/NAME`; gives their directories.
 
+    Coders begin as their seeds make them, whatever weights they come with; only with `fine_tune` do they go on from those.
     Call it again after an interruption and it goes on from the last checkpoint. `again`: "missing" keeps finished coders of this
     very run and refuses names that another run has taken; "always" trains anew and replaces; "never" keeps whatever has the name.
     `each`: settings of some coders. Coders that diverge are not saved: the others are, then `NotFinite` says which and why.

@@ -22,7 +22,7 @@ from assay.formats import native
 from assay.randomness import generator
 from assay.shapes import Tensor
 from assay.train import TrainConfig, train
-from assay.training.optim import adam
+from assay.training.optim import Adam
 
 Make = Callable[[int], SparseCoder[Any]]
 
@@ -44,7 +44,7 @@ def ready(make: Make, seed: int = 0, steps: int = 20) -> SparseCoder[Any]:
     coder.initialise(toy_batch(coder))
     parameters = [p for p in coder.parameters() if p.requires_grad] if coder.trained else []
     if parameters:
-        optimiser = adam(parameters, 1e-3, 0.9)
+        optimiser = Adam(parameters, 1e-3)
         for i in range(steps):
             batch = toy_batch(coder, name=i)
             optimiser.zero_grad()

@@ -13,6 +13,8 @@ import torch
 from assay.store import Store
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():  # Triton's kernels then run in its interpreter; it looks once, when it is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ class Code:
     """What is not the latents': b_dec, a skip path, a mean. Broadcasts over the leading axes."""
     scale: Float[Tensor, ...] | float = 1.0
     """One number, or one a token ([*n, 1])."""
-    pre: Float[Tensor, "*n d_sae"] | None = None
-    """Pre-activations, only where the architecture has them and only in training."""
+    pre: Float[Tensor, ...] | None = None
+    """Pre-activations beside `latents.values`, only where the architecture has them and only in training."""
 
     @property
     def z(self) -> Float[Tensor, "*n d_sae"]:
@@ -101,6 +101,8 @@ class SparseCoder(nn.Module, Generic[C]):
     fraction: float = 1.0
     """Share of the training done, 0 to 1. The trainer sets it before each `encode`; what is annealed there looks at it."""
 
+    rough: bool = False
+    """Candidates for the largest latents may be chosen by a product in bfloat16. The trainer sets it; values stay exact."""
     centred: bool = False
     """b_dec is taken off the input: such a coder can only predict what it reads."""
     W_dec: Tensor

@@ -14,7 +14,7 @@ import torch
 
 from assay.coders import losses
 from assay.coders.base import Batch, Code, CoderConfig, SparseCoder, Step
-from assay.coders.linear import LinearCoder, Selection, above, check_topk, k_now
+from assay.coders.linear import LinearCoder, check_topk, k_now
 from assay.shapes import Float, Tensor
 
 
@@ -51,14 +51,8 @@ class BatchTopK(LinearCoder[BatchTopKConfig]):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
         if self.training:
-            return self.encode_selected(x, lambda pre: self._largest_of_batch(self.weigh(pre)))
-        return self.encode_selected(x, lambda pre: above(self.weigh(pre), self.threshold.to(pre.dtype)))
-
-    def _largest_of_batch(self, pre: Float[Tensor, "n d_sae"]) -> Selection:
-        """The n·k largest positive entries of the batch."""
-        count = pre.shape[0] * k_now(self)
-        kept = kth_largest(pre.reshape(-1), count).clamp_min(0.0)
-        return above(pre, kept) if kept == 0 else _at_least(pre, kept, count)
+            return self.encode_chosen(x, lambda product: product.largest(len(product.x) * k_now(self)))
+        return self.encode_chosen(x, lambda product: product.above(self.threshold.to(x.dtype)))
 
     @torch.no_grad()
     def _track_threshold(self, code: Code) -> None:
@@ -98,27 +92,3 @@ class BatchTopK(LinearCoder[BatchTopKConfig]):
         twin = JumpReLU.of(self, self.threshold / self.W_dec.norm(dim=1))
         twin.absorb_norms()
         return twin
-
-
-def kth_largest(flat: Float[Tensor, " m"], count: int) -> Float[Tensor, ""]:
-    """The `count`-th largest value, exactly, without sorting everything: only what exceeds a bound guessed from a sample."""
-    count, m = min(count, flat.numel()), flat.numel()
-    stride = max(1, m // 65_536)
-    sample = flat[::stride]
-    rank = min(len(sample), int(1.2 * count / stride) + 32)
-    bound = sample.topk(rank, sorted=False).values.min()
-    candidates = flat[flat >= bound]
-    if len(candidates) < count:  # the sample misled; rare
-        candidates = flat
-    return candidates.kthvalue(len(candidates) - count + 1).values
-
-
-def _at_least(pre: Float[Tensor, "n d_sae"], kept: Tensor, count: int) -> Selection:
-    """Entries ≥ the threshold; where ties exceed `count`, the last of the tied entries are dropped."""
-    keep = pre >= kept
-    extra = int(keep.sum()) - count
-    if extra > 0:
-        tied = (pre == kept).reshape(-1).nonzero()[:, 0][-extra:]
-        keep.view(-1)[tied] = False
-    counts = keep.sum(1)
-    return keep.nonzero()[:, 1], torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -96,6 +96,14 @@ class Composed(SparseCoder[C]):
     def fraction(self, share: float) -> None:
         self.inner.fraction = share
 
+    @property
+    def rough(self) -> bool:  # type: ignore[override]
+        return self.inner.rough
+
+    @rough.setter
+    def rough(self, value: bool) -> None:
+        self.inner.rough = value
+
 
 def linear_coder(config: Any, *, seed: int) -> LinearCoder[Any]:
     """The coder that `of` and `settings` of a configuration name, with its widths."""

@@ -9,7 +9,7 @@ With `p_end` below 1 the penalty is annealed as in p_anneal (Karvonen et al. 202
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,7 +18,6 @@ from torch import nn
 from assay.coders import losses
 from assay.coders.base import Batch, Code, CoderConfig, Step
 from assay.coders.jumprelu import JumpReLU
-from assay.coders.latents import Latents
 from assay.coders.linear import LinearCoder
 from assay.coders.p_anneal import AnnealedPenalty
 from assay.shapes import Float, Tensor
@@ -54,16 +53,18 @@ class Gated(LinearCoder[GatedConfig]):
         self.penalty = AnnealedPenalty(config.p_end, config.anneal_start, config.anneal_steps) if config.p_end != 1 else None
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
-        gate = self.pre_activations(x)
-        magnitude = (self.r_mag.exp() * (gate - self.b_enc) + self.b_mag).relu()
-        return Code(Latents.from_dense((gate > 0) * magnitude), self.b_dec, pre=gate if self.training else None)
+        gate = self.above(x, 0.0)
+        gain, away, bias = (gate.spread(v) for v in (self.r_mag.exp(), self.b_enc, self.b_mag))
+        latents = gate.map(lambda pre: (pre > 0) * (gain * (pre - away) + bias).relu())
+        return Code(latents, self.b_dec, pre=gate.values if self.training else None)
 
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
         weight = self.config.l1 * losses.warm_up(step, self.config.l1_warm_up)
-        f_gate = (self.pre_activations(batch.x) if code.pre is None else code.pre).relu()
-        y_gate = f_gate @ self.W_dec.detach() + self.b_dec.detach()
+        gate = self.above(batch.x, 0.0) if code.pre is None else replace(code.latents, values=code.pre)
+        f_gate = gate.map(torch.relu)
+        y_gate = f_gate.decode(self.W_dec.detach()) + self.b_dec.detach()
         paid = self.weigh(f_gate)
-        sparsity = self.penalty(paid, step.fraction) if self.penalty else paid.sum(-1).mean()
+        sparsity = self.penalty(paid, step.fraction, f_gate.count) if self.penalty else f_gate.total(paid)
         return {
             "mse": losses.mse(batch.y, self.decode(code)),
             "l1": weight * sparsity,

@@ -18,7 +18,7 @@ weak a penalty the latents turn dense: FVU looks excellent and the directions ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from typing import Any, Literal
 
@@ -27,9 +27,8 @@ from torch import nn
 
 from assay.coders import losses
 from assay.coders.base import Batch, Code, CoderConfig, Step
-from assay.coders.batch_topk import kth_largest
 from assay.coders.latents import Latents
-from assay.coders.linear import LinearCoder, above
+from assay.coders.linear import LinearCoder
 from assay.errors import BadInput
 from assay.shapes import Float, Tensor
 
@@ -104,8 +103,8 @@ class JumpReLU(LinearCoder[JumpReLUConfig]):
         count = round(l0 * len(x))
         if not 0 < count < len(x) * coder.d_sae:
             raise BadInput(f"A mean L0 of {l0} cannot be had from {len(x)} vectors and {coder.d_sae} latents.")
-        flat = coder.pre_activations(x).reshape(-1).double()
-        between = (kth_largest(flat, count) + kth_largest(flat, count + 1)) / 2
+        falling = coder.pre_activations(x).reshape(-1).topk(count + 1).values.double()
+        between = falling[-2:].mean()
         return cls.of(coder, between.clamp_min(0.0))
 
     @property
@@ -118,32 +117,43 @@ class JumpReLU(LinearCoder[JumpReLUConfig]):
         return self.log_threshold.exp()
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
-        if not self.training:
-            return self.encode_selected(x, lambda pre: above(pre, self.threshold))
-        pre = self.pre_activations(x)
-        return Code(Latents.from_dense(jump(pre, self.threshold, self.config.bandwidth)), self.b_dec, pre=pre)
+        if self.training:
+            pre = self._heard(x)
+            theta = pre.spread(self.threshold)
+            return Code(pre.map(lambda v: jump(v, theta, self.config.bandwidth)), self.b_dec, pre=pre.values)
+        pre = self.above(x, self.threshold)
+        theta = pre.spread(self.threshold)
+        return Code(pre.map(lambda v: v.relu() * (v > theta)), self.b_dec)
+
+    def _heard(self, x: Float[Tensor, "*n d_in"]) -> Latents:
+        """The pre-activations that anything can be learnt from: above θ − ε/2, or all where silence itself is paid for."""
+        if self._silent():
+            return Latents.from_dense(self.pre_activations(x))
+        return self.above(x, self.threshold - self.config.bandwidth / 2)
+
+    def _silent(self) -> float:
+        """Weight of the pre-activation loss."""
+        weight = self.config.pre_activation_weight
+        return (3e-6 if self.config.penalty == "tanh" else 0.0) if weight is None else weight
 
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
         cfg = self.config
-        pre = self.pre_activations(batch.x) if code.pre is None else code.pre
+        pre = self._heard(batch.x) if code.pre is None else replace(code.latents, values=code.pre)
         weight = WEIGHTS[cfg.penalty] if cfg.sparsity is None else cfg.sparsity
         warm = losses.warm_up(step, cfg.sparsity_warm_up)
         terms = {"mse": losses.mse(batch.y, self.decode(code)), cfg.penalty: warm * weight * self._penalty(pre, code)}
-        silent = cfg.pre_activation_weight
-        if silent is None:
-            silent = 3e-6 if cfg.penalty == "tanh" else 0.0
-        if silent:
-            below = (self.threshold - pre).relu() @ self.W_dec.norm(dim=1)
+        if silent := self._silent():
+            below = (self.threshold - pre.values).relu() @ self.W_dec.norm(dim=1)
             terms["pre_activation"] = silent * below.mean()  # no part of the sparsity, so neither warm-up nor pressure
         return terms
 
-    def _penalty(self, pre: Float[Tensor, "*n d_sae"], code: Code) -> Float[Tensor, ""]:
+    def _penalty(self, pre: Latents, code: Code) -> Float[Tensor, ""]:
         """What λ multiplies."""
         cfg = self.config
         if cfg.penalty == "tanh":
-            length = self.W_dec.norm(dim=1) * self.d_out**0.5
-            return (cfg.tanh_slope * code.z * length).tanh().sum(-1).mean()
-        frequency = active(pre, self.threshold, cfg.bandwidth).reshape(-1, self.d_sae).mean(0)
+            length = code.latents.spread(self.W_dec.norm(dim=1) * self.d_out**0.5)
+            return code.latents.total((cfg.tanh_slope * code.latents.values * length).tanh())
+        frequency = pre.frequency(active(pre.values, pre.spread(self.threshold), cfg.bandwidth))
         if cfg.penalty == "quadratic_frequency":
             return (frequency * (1 + frequency / cfg.frequent)).sum()
         return (frequency.sum() / cfg.target_l0 - 1).square() if cfg.penalty == "target_l0" else frequency.sum()
@@ -192,20 +202,20 @@ def _check(config: JumpReLUConfig) -> None:
         )
 
 
-def jump(pre: Float[Tensor, "*n d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float) -> Float[Tensor, "*n d_sae"]:
+def jump(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
     """pre · H(pre − θ). Gradients: H(pre − θ) to `pre`; −(θ/ε) · [|pre − θ| < ε/2] to θ."""
     return _Jump.apply(pre, threshold, bandwidth)  # type: ignore[no-any-return]
 
 
-def active(pre: Float[Tensor, "*n d_sae"], threshold: Float[Tensor, " d_sae"], bandwidth: float) -> Float[Tensor, "*n d_sae"]:
+def active(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
     """H(pre − θ), 0 or 1. Gradients: none to `pre`; −(1/ε) · [|pre − θ| < ε/2] to θ."""
     return _Active.apply(pre, threshold, bandwidth)  # type: ignore[no-any-return]
 
 
-def _in_window(grad: Tensor, pre: Tensor, threshold: Tensor, bandwidth: float) -> Float[Tensor, " d_sae"]:
-    """−(1/ε) Σ over tokens of `grad`, where the pre-activation is within ε/2 of the threshold, on either side."""
+def _in_window(grad: Tensor, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    """−(1/ε) Σ of `grad`, where the pre-activation is within ε/2 of the threshold, on either side; of the threshold's shape."""
     near = (pre - threshold).abs() < bandwidth / 2
-    return (grad * near).reshape(-1, len(threshold)).sum(0) / -bandwidth
+    return (grad * near).sum_to_size(threshold.shape) / -bandwidth
 
 
 class _Jump(torch.autograd.Function):

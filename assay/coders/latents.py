@@ -6,8 +6,8 @@ hold their activations. Decoding them, and both gradients, cost O(non-zeros · d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -48,6 +48,24 @@ class Latents:
     def count(self) -> int:
         """Number of tokens."""
         return prod(self.shape[:-1])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Latents:
+        """The latents with `change` made to each value. It must leave 0 as it is: zeros that sparse latents leave out stay."""
+        return replace(self, values=change(self.values))
+
+    def spread(self, of_latents: Float[Tensor, " d_sae"]) -> Tensor:
+        """Numbers of single latents, so that they stand beside, or broadcast to, `values`."""
+        return of_latents if self.indices is None else of_latents[self.indices]
+
+    def frequency(self, on: Tensor) -> Float[Tensor, " d_sae"]:
+        """Mean over tokens, for each latent, of what stands beside `values`."""
+        if self.indices is None:
+            return on.reshape(-1, self.d_sae).mean(0)
+        return on.new_zeros(self.d_sae).index_add(0, self.indices, on) / self.count
+
+    def total(self, costs: Tensor) -> Float[Tensor, ""]:
+        """Sum over latents, mean over tokens, of what stands beside `values`."""
+        return costs.sum() / self.count
 
     def rows(self) -> Int[Tensor, " nnz"]:
         """Token of each non-zero, for sparse latents."""

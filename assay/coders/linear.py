@@ -18,14 +18,12 @@ from torch import nn
 from assay.coders.base import Batch, C, Code, SparseCoder
 from assay.coders.latents import Latents
 from assay.errors import BadInput
-from assay.kernels import sparse
+from assay.kernels import encode, sparse
+from assay.kernels.encode import Chosen, Product
 from assay.randomness import generator
-from assay.shapes import Float, Int, Tensor
+from assay.shapes import Float, Tensor
 
 FREE_NORM = 0.1  # length of decoder rows at the start when they are free
-
-Selection = tuple[Int[Tensor, " nnz"], Int[Tensor, " n_plus_one"]]
-"""(indices, offsets) of the latents that are kept, as in a CSR matrix."""
 
 
 def unit_rows(W: Float[Tensor, "rows d"]) -> Float[Tensor, "rows d"]:
@@ -47,7 +45,7 @@ class LinearCoder(SparseCoder[C]):
         random = generator("coder", type(self).__name__, seed)
         W_dec = unit_rows(torch.randn(self.d_sae, self.d_out, generator=random))
         W_enc = W_dec if self.d_in == self.d_out else unit_rows(torch.randn(self.d_sae, self.d_in, generator=random))
-        self.W_enc = nn.Parameter(W_enc.T.contiguous())
+        self.W_enc = nn.Parameter(W_enc.clone().T)  # a latent's column lies together in memory, as its sparse gradient does
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
         self.W_dec = nn.Parameter(W_dec.clone())
         self.b_dec = nn.Parameter(torch.zeros(self.d_out))
@@ -78,21 +76,35 @@ class LinearCoder(SparseCoder[C]):
         self.check_width(x)
         return x @ self.W_enc + self.bias()
 
-    def weigh(self, f: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_sae"]:
-        """f · ‖d‖ where decoder rows are free, else f: how much of the reconstruction each latent is."""
-        return f * self.W_dec.norm(dim=1) if self.free else f
+    def weigh(self, f: Latents) -> Tensor:
+        """f · ‖d‖ where decoder rows are free, else f, beside the values: how much of the reconstruction each latent is."""
+        return f.values * f.spread(self.W_dec.norm(dim=1)) if self.free else f.values
 
-    def encode_selected(self, x: Float[Tensor, "*n d_in"], choose: Callable[[Tensor], Selection]) -> Code:
-        """A sparse code of the latents that `choose(pre)` picks from the [n, d_sae] pre-activations, with sparse gradients."""
+    def chosen(self, x: Float[Tensor, "*n d_in"], choose: Callable[[Product], Chosen | None]) -> Latents | None:
+        """Pre-activations of the latents that `choose` picks, with gradients through those alone; None where it picks none at all."""
         self.check_width(x)
-        flat = x.reshape(-1, self.d_in)
-        bias = self.bias()
+        flat, centre = x.reshape(-1, self.d_in), self.b_dec if self.centred else None
         with torch.no_grad():
-            pre = torch.addmm(bias, flat, self.W_enc)
-            indices, offsets = choose(pre)
-        values = sparse.select(flat, self.W_enc, bias, pre, indices, offsets)
-        shape = (*x.shape[:-1], self.d_sae)
-        return Code(Latents.from_csr(values.relu(), indices, offsets, shape), self.b_dec)
+            weight = self.W_dec.norm(dim=1) if self.free else None
+            found = choose(Product(flat if centre is None else flat - centre, self.W_enc, self.b_enc, weight, self.rough and self.training))
+        if found is None:
+            return None
+        values = sparse.select(flat, centre, self.W_enc, self.b_enc, *found)
+        return Latents.from_csr(values, found.indices, found.offsets, (*x.shape[:-1], self.d_sae))
+
+    def encode_chosen(self, x: Float[Tensor, "*n d_in"], choose: Callable[[Product], Chosen | None]) -> Code:
+        """A code of the latents that `choose` picks."""
+        found = self.chosen(x, choose)
+        assert found is not None
+        return Code(found.map(torch.relu), self.b_dec)
+
+    def above(self, x: Float[Tensor, "*n d_in"], threshold: float | Float[Tensor, "*d_sae"]) -> Latents:
+        """Pre-activations: those above a threshold where they are few, all where they are many. Gradients through those given."""
+        most = encode.DENSE.get(x.device.type, encode.DENSE["cpu"])
+        with torch.no_grad():
+            threshold = torch.as_tensor(threshold, device=x.device).detach()
+        few = self.chosen(x, lambda product: replace(product, weight=None, rough=False).above(threshold, dense=most))
+        return few or Latents.from_dense(self.pre_activations(x))
 
     @torch.no_grad()
     def initialise(self, batch: Batch) -> None:
@@ -102,8 +114,8 @@ class LinearCoder(SparseCoder[C]):
     def constrain_gradient(self) -> None:
         """Take out the part of the gradient that would only change the length of decoder rows."""
         if self.W_dec.grad is not None and not self.free:
-            along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
-            self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
+            along = sparse.row_dots(self.W_dec.grad, self.W_dec)
+            self.W_dec.grad.addcmul_(along[:, None], self.W_dec, value=-1)
 
     @torch.no_grad()
     def constrain(self) -> None:
@@ -160,17 +172,3 @@ def check_topk(config: Any) -> None:
         )
     if config.aux not in ("relative", "absolute"):
         raise BadInput(f"aux must be 'relative' or 'absolute', got {config.aux!r}.")
-
-
-def rows_topk(pre: Float[Tensor, "n d_sae"], k: int) -> Selection:
-    """The k largest of each row."""
-    n = pre.shape[0]
-    indices = pre.topk(k, dim=1, sorted=False).indices.sort(dim=1).values.reshape(-1)
-    return indices, torch.arange(0, n * k + 1, k, device=pre.device)
-
-
-def above(pre: Float[Tensor, "n d_sae"], threshold: float | Tensor) -> Selection:
-    """All that exceed a threshold."""
-    keep = pre > threshold
-    counts = keep.sum(1)
-    return keep.nonzero()[:, 1], torch.cat([counts.new_zeros(1), counts.cumsum(0)])

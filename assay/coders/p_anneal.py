@@ -14,7 +14,6 @@ from torch import nn
 
 from assay.coders import losses
 from assay.coders.base import Batch, Code, CoderConfig, Step
-from assay.coders.latents import Latents
 from assay.coders.linear import LinearCoder
 from assay.errors import BadInput
 from assay.shapes import Float, Tensor
@@ -58,19 +57,23 @@ class AnnealedPenalty(nn.Module):
             return 0
         return min(self.steps, 1 + int((fraction - self.start) / (1.0 - self.start) * self.steps))
 
-    def forward(self, f: Float[Tensor, "n d_sae"], fraction: float) -> Float[Tensor, ""]:
-        """The penalty of non-negative activations f. In training mode p moves on when it is due, by one step a batch at most."""
+    def forward(self, f: Float[Tensor, ...], fraction: float, tokens: int | None = None) -> Float[Tensor, ""]:
+        """The penalty of non-negative activations f: [n, d_sae], or, where zeros are left out, [nnz] of so many tokens.
+
+        In training mode p moves on when it is due, by one step a batch at most.
+        """
+        tokens = len(f) if tokens is None else tokens
         if self.training:
-            self._observe(f.detach(), fraction)
-        return self.factor.to(f.dtype) * power_sum(f, self.p(int(self.stage)))
+            self._observe(f.detach(), fraction, tokens)
+        return self.factor.to(f.dtype) * power_sum(f, self.p(int(self.stage))) / tokens
 
     @torch.no_grad()
-    def _observe(self, f: Float[Tensor, "n d_sae"], fraction: float) -> None:
+    def _observe(self, f: Float[Tensor, ...], fraction: float, tokens: int) -> None:
         stage, slot = int(self.stage), int(self.seen) % WINDOW
         if stage == self.steps:
             return
         for row, p in enumerate((self.p(stage), self.p(stage + 1))):
-            self.recent[row, slot] = power_sum(f, p)
+            self.recent[row, slot] = power_sum(f, p) / tokens
         self.seen += 1
         if stage < self.due(fraction):
             now, then = self.recent.sum(1)  # unused slots are 0
@@ -81,9 +84,9 @@ class AnnealedPenalty(nn.Module):
             self.stage += 1
 
 
-def power_sum(f: Float[Tensor, "n d_sae"], p: float) -> Float[Tensor, ""]:
-    """Mean over tokens of Σ f^p, softened at 0."""
-    return (f if p == 1.0 else ((f + SOFT).pow(p) - SOFT**p) * (f > 0)).sum(-1).mean()  # the mask: 0 costs exactly 0
+def power_sum(f: Float[Tensor, ...], p: float) -> Float[Tensor, ""]:
+    """Σ f^p, softened at 0."""
+    return (f if p == 1.0 else ((f + SOFT).pow(p) - SOFT**p) * (f > 0)).sum()  # the mask: 0 costs exactly 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +115,11 @@ class PAnneal(LinearCoder[PAnnealConfig]):
         self.penalty = AnnealedPenalty(config.p_end, config.anneal_start, config.anneal_steps)
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
-        return Code(Latents.from_dense(self.pre_activations(x).relu()), self.b_dec)
+        return Code(self.above(x, 0.0).map(torch.relu), self.b_dec)
 
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
         weight = self.config.l1 * losses.warm_up(step, self.config.l1_warm_up)
         return {
             "mse": losses.mse(batch.y, self.decode(code)),
-            "lp": weight * self.penalty(code.latents.values, step.fraction),
+            "lp": weight * self.penalty(code.latents.values, step.fraction, code.latents.count),
         }

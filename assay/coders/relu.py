@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from assay.coders import losses
 from assay.coders.base import Batch, Code, CoderConfig, SparseCoder, Step
 from assay.coders.latents import Latents
@@ -50,18 +52,18 @@ class ReLU(LinearCoder[ReLUConfig]):
             raise BadInput(f"tanh_slope must be positive, got {config.tanh_slope}.")
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
-        return Code(Latents.from_dense(self.pre_activations(x).relu()), self.b_dec)
+        return Code(self.above(x, 0.0).map(torch.relu), self.b_dec)
 
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
         weight = self.config.l1 * losses.warm_up(step, self.config.l1_warm_up)
         return {
             "mse": losses.mse(batch.y, self.decode(code)),
-            self.config.penalty: weight * self._cost(code.latents.values).sum(-1).mean(),
+            self.config.penalty: weight * code.latents.total(self._cost(code.latents)),
         }
 
-    def _cost(self, f: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_sae"]:
-        """What each latent adds to the penalty."""
-        f = self.weigh(f)
+    def _cost(self, latents: Latents) -> Tensor:
+        """What each value adds to the penalty."""
+        f = self.weigh(latents)
         return (f * self.config.tanh_slope).tanh() if self.config.penalty == "tanh" else f
 
     def folded(self) -> SparseCoder[Any]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from assay.coders import losses
 from assay.coders.base import Batch, Code, CoderConfig, SparseCoder, Step
-from assay.coders.linear import LinearCoder, check_topk, k_now, rows_topk
+from assay.coders.linear import LinearCoder, check_topk, k_now
 from assay.errors import BadInput
 from assay.shapes import Float, Tensor
 
@@ -53,7 +53,7 @@ class TopK(LinearCoder[TopKConfig]):
         return self._encode(x, k_now(self))
 
     def _encode(self, x: Float[Tensor, "*n d_in"], k: int) -> Code:
-        return self.encode_selected(x, lambda pre: rows_topk(self.weigh(pre), min(k, self.d_sae)))
+        return self.encode_chosen(x, lambda product: product.rows_topk(min(k, self.d_sae)))
 
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
         cfg, y_hat = self.config, self.decode(code)

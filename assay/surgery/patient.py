@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import isfinite
 from typing import Any
 
 import torch
@@ -89,10 +88,9 @@ def with_k(coder: LinearCoder[Any], k: int) -> dict[str, Any]:
 
 
 def look(coder: SparseCoder[Any], batch: Batch) -> dict[str, Any]:
-    """latents, l0, fvu and gamma (None where nothing is reconstructed)."""
+    """latents, l0, fvu and gamma (None where reconstructions are the vectors' mean)."""
     found = held_out_look(coder, batch)
-    gamma = found["gamma"] if isfinite(found["gamma"]) else None
-    return {"latents": coder.d_sae, "l0": found["held_out_l0"], "fvu": found["held_out_fvu"], "gamma": gamma}
+    return {"latents": coder.d_sae, "l0": found["held_out_l0"], "fvu": found["held_out_fvu"], "gamma": found.get("gamma")}
 
 
 def mean(parts: list[Tensor], n: int) -> Float[Tensor, "*d"]:

@@ -10,6 +10,7 @@ import torch
 from assay.coders.base import SparseCoder
 from assay.coders.batch_topk import BatchTopK
 from assay.coders.jumprelu import JumpReLU
+from assay.coders.latents import Latents
 from assay.coders.linear import LinearCoder
 from assay.coders.p_anneal import PAnneal
 from assay.coders.relu import ReLU
@@ -106,7 +107,7 @@ def _recalibrated(coder: LinearCoder[Any], x: Float[Tensor, "n d_in"], l0: float
     form = coder if isinstance(coder, JumpReLU) else _folded(coder)
     assert isinstance(form, JumpReLU)
     theta = form.threshold.double()
-    weight = form.weigh(torch.ones_like(form.threshold)).double()
+    weight = form.weigh(Latents.from_dense(torch.ones_like(form.threshold))).double()
 
     def above(x: Tensor) -> Tensor:
         pre = form.pre_activations(x).double()
@@ -131,7 +132,7 @@ def _positive(coder: LinearCoder[Any]) -> Score:
     """For a threshold on how much of the reconstruction latents are."""
 
     def score(x: Tensor) -> Tensor:
-        pre = coder.weigh(coder.pre_activations(x)).double()
+        pre = coder.weigh(Latents.from_dense(coder.pre_activations(x))).double()
         return pre[pre > 0]
 
     return score

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.adam import adam
 
 from assay.shapes import Tensor
 from assay.training.config import TrainConfig
@@ -15,11 +16,36 @@ from assay.training.config import TrainConfig
 MUON_LR = 0.2  # Muon's steps are then as long, entry for entry, as Adam's (Liu et al. 2025): one lr serves both
 
 
-def adam(
-    parameters: Iterable[nn.Parameter], lr: float, beta1: float, beta2: float = 0.999, eps: float = 1e-8
-) -> torch.optim.Adam:
-    """Adam in one fused pass over memory."""
-    return torch.optim.Adam(list(parameters), lr=lr, betas=(beta1, beta2), eps=eps, fused=True)
+class Adam(torch.optim.Optimizer):
+    """Adam (Kingma & Ba 2015) by torch's fused kernel: one pass over memory, also for matrices that lie transposed in it."""
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+    ):
+        super().__init__(list(parameters), {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            learning = [p for p in group["params"] if p.grad is not None]
+            for p in learning:
+                if not self.state[p]:
+                    start = torch.zeros((), dtype=torch.float32, device=p.device)
+                    self.state[p] |= {"step": start, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            states = [self.state[p] for p in learning]
+            adam(
+                [_lying(p) for p in learning], [_lying(p.grad, p) for p in learning],  # type: ignore[arg-type]
+                [_lying(s["exp_avg"]) for s in states], [_lying(s["exp_avg_sq"]) for s in states], [], [s["step"] for s in states],
+                fused=True, amsgrad=False, maximize=False, weight_decay=0.0, lr=group["lr"], eps=group["eps"],
+                beta1=group["beta1"], beta2=group["beta2"],
+            )  # fmt: skip
+
+
+def _lying(t: Tensor, like: Tensor | None = None) -> Tensor:
+    """A view whose entries are in the order of memory: the kernel copies what is not contiguous. `like`: in that one's order."""
+    if like is not None and t.stride() != like.stride():
+        t = torch.empty_like(like).copy_(t)
+    return t if t.is_contiguous() else t.t()
 
 
 class Signum(torch.optim.Optimizer):
@@ -56,11 +82,19 @@ class Optimiser:
                 )
                 rest = [p for p in parameters if p.ndim != 2]
             if rest:
-                self.parts.append(adam(rest, cfg.lr, cfg.beta1, cfg.beta2, cfg.eps))
+                self.parts.append(Adam(rest, cfg.lr, cfg.beta1, cfg.beta2, cfg.eps))
 
     def zero_grad(self) -> None:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def clip(self, most: float) -> Tensor:
+        """Bring the norm of all gradients down to `most` where it is larger (0: leave it); gives the norm there was."""
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if most and (norm.is_cuda or norm > most):  # a pass over memory saved; on a GPU asking would cost more
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, most, norm)
+        return norm
 
     def step(self, lr: float) -> None:
         for part in self.parts:
@@ -93,6 +127,10 @@ class Optimiser:
             states[int(n)].setdefault(int(i), {})[name] = value
         for part, state in zip(self.parts, states):
             part.load_state_dict(part.state_dict() | {"state": state})
+        for p in self.parameters:  # as the parameter lies in memory: a fused step goes through all of them side by side
+            for name, value in self.state(p).items():
+                alike = isinstance(value, Tensor) and value.shape == p.shape
+                self.state(p)[name] = torch.empty_like(p).copy_(value) if alike else value.to(p.device)
 
 
 def lr_factor(step: int, steps: int, warm_up: float, decay: float, schedule: str = "linear") -> float:

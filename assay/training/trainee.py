@@ -26,6 +26,7 @@ class Trainee:
 
     def __init__(self, name: str, coder: SparseCoder[Any], cfg: TrainConfig):
         self.name, self.coder, self.cfg = name, coder.train(), cfg
+        coder.rough = cfg.candidates == "bfloat16"
         self.parameters = [p for p in coder.parameters() if p.requires_grad] if coder.trained else []
         self.optimiser = Optimiser(self.parameters, cfg) if self.parameters else None
         home = coder.W_dec.device
@@ -111,7 +112,7 @@ class Trainee:
     def _density(self) -> tuple[int, ...]:
         """Latents by how often they fired since the last row."""
         frequency = self.fires.double() / int(self.seen)
-        bins = (2 * frequency.clamp_min(1e-9).log10().floor_divide(0.5).mul(0.5) + 14).clamp(1, BINS - 1).long()
+        bins = ((2 * frequency.log10()).floor() + BINS).clamp(1, BINS - 1).long()
         counts = torch.bincount(torch.where(self.fires > 0, bins, 0), minlength=BINS)
         self.fires.zero_()
         self.seen.zero_()
@@ -140,7 +141,7 @@ class Trainee:
         self.optimiser.zero_grad()
         loss.backward()
         self.coder.constrain_gradient()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, cfg.clip or float("inf"))
+        norm = self.optimiser.clip(cfg.clip)
         lr = cfg.lr * lr_factor(number, cfg.steps, cfg.warm_up, cfg.decay, cfg.schedule)
         if self.resampled >= 0 and cfg.warm_up:  # after a resampling the learning rate rises anew
             lr *= min(1.0, (number - int(self.resampled) + 1) / (cfg.warm_up * cfg.steps))

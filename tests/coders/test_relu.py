@@ -8,6 +8,7 @@ from jaxtyping import TypeCheckError
 
 from assay import coders
 from assay.coders.base import Step
+from assay.coders.latents import Latents
 from assay.errors import BadInput
 from assay.testing import CODER_CHECKS, ready, toy_batch
 
@@ -46,7 +47,7 @@ def test_penalties_are_what_they_say():
 def test_tanh_stops_pulling_at_large_activations():
     coder = make(penalty="tanh")
     slopes = torch.tensor([1e-6, 0.2, 2.0], requires_grad=True)
-    coder._cost(slopes).sum().backward()
+    coder._cost(Latents.from_dense(slopes)).sum().backward()
     torch.testing.assert_close(slopes.grad, 5 * (1 - torch.tanh(5 * slopes.detach()).square()))
     assert slopes.grad[2] < 1e-3 * slopes.grad[0]
 

