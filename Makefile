@@ -6,11 +6,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # torch first and alone: on a machine without CUDA its pin gives the CPU build, and nothing later may replace it.
 TORCH := $(shell grep '^torch==' constraints.txt)
 CODE := assay tests benchmarks runs docs
+# Libraries that `make bench` compares with, in an environment of their own; their pins are in benchmarks/peers.txt.
+PEERS ?= .venv-peers
+PEER_PIP := $(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test setup check bench docs constraints clean
+.PHONY: help demo test setup check bench bench-setup docs constraints clean
 
 help:  ## what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: setup  ## train and measure SAEs on a real language model, in minutes
 	$(BIN)/assay demo
@@ -44,8 +47,19 @@ check: $(VENV)/.test  ## lint, types, floors, docs
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_layers.py tests/docs
 
-bench: $(VENV)/.test  ## every figure the docs quote, measured here
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.test bench-setup  ## speed beside other libraries and the floor, measured here: about two hours
+	ASSAY_PEERS=$(abspath $(PEERS)) $(BIN)/python -m benchmarks speed scaling
+
+bench-setup: $(PEERS)/.done  ## only the other libraries' environment
+
+$(PEERS)/.done: benchmarks/peers.txt constraints.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@echo 'Installing the libraries to compare with: about 400 MB, once'
+	@$(PEER_PIP) '$(TORCH)'
+	@$(PEER_PIP) --constraint benchmarks/peers.txt sae-lens eai-sparsify
+	@$(PEER_PIP) --constraint benchmarks/peers.txt --no-deps dictionary-learning || echo 'dictionary_learning is not to be had: left out'
+	@$(PEER_PIP) --constraint benchmarks/peers.txt --no-deps overcomplete || echo 'overcomplete is not to be had: left out'
+	@touch $@
 
 docs: $(VENV)/.test  ## regenerate the reference pages from docstrings
 	$(BIN)/python docs/generate.py
@@ -58,5 +72,5 @@ constraints:  ## refresh the pins (review the diff)
 	  $(VENV)-pins/bin/python -m pip freeze --exclude assay-sae --exclude torch | grep '=='; } > constraints.txt
 	rm -rf $(VENV)-pins
 
-clean:  ## remove the environment and the demo's store
-	rm -rf $(VENV) demo-store
+clean:  ## remove the environments and the demo's store
+	rm -rf $(VENV) $(PEERS) demo-store

@@ -215,21 +215,19 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 def verify(directory: Path, *, only: str | None = None) -> None:
     """Compare a directory's files (or `only` one of them) with its manifest: missing, truncated and altered ones are named."""
     for name, entry in read_manifest(directory)["files"].items():
-        if only is not None and name != only:
-            continue
-        file = directory / name
-        if not file.exists():
-            raise MissingFile(
-                f"{file} is missing though its manifest lists it. Delete {directory} and run the command that made it again."
-            )
-        if file.stat().st_size != entry["bytes"]:
-            raise DamagedFile(
-                f"{file} has {file.stat().st_size} bytes, its manifest says {entry['bytes']}: truncated or altered. Delete {directory} and run the command that made it again."
-            )
-        if file_hash(file) != entry["sha256"]:
-            raise DamagedFile(
-                f"{file} does not match the sha256 in its manifest: it was altered. Delete {directory} and run the command that made it again."
-            )
+        if only is None or name == only:
+            compare(directory, name, entry)
+
+
+def compare(directory: Path, name: str, entry: Mapping[str, Any]) -> None:
+    """Compare a file of a directory with what its manifest says of it."""
+    file, mend = directory / name, f"Delete {directory} and run the command that made it again."
+    if not file.exists():
+        raise MissingFile(f"{file} is missing though its manifest lists it. {mend}")
+    if (size := file.stat().st_size) != entry["bytes"]:
+        raise DamagedFile(f"{file} has {size} bytes, its manifest says {entry['bytes']}: truncated or altered. {mend}")
+    if file_hash(file) != entry["sha256"]:
+        raise DamagedFile(f"{file} does not match the sha256 in its manifest: it was altered. {mend}")
 
 
 def entry_hash(directory: Path) -> str:

@@ -18,6 +18,7 @@ from assay.coders.base import Batch, SparseCoder
 from assay.errors import BadInput, NotFinite, OutOfMemory, WidthMismatch
 from assay.provenance import peak_memory
 from assay.shapes import Tensor
+from assay.timeline import part
 from assay.training import checkpoint
 from assay.training.config import STREAM, Row, TrainConfig
 from assay.training.trainee import Trainee, held_out_look
@@ -46,12 +47,16 @@ def train(
     start, scales = checkpoint.read(resume, trainees, source.fingerprint) if resume and resume.exists() else (0, None)
     if scales is None:
         scales = _begin(trainees, source, cfg, device)
-    clock = _Clock(start)
+    clock, stream = _Clock(start), source.batches(cfg.batch, cfg.seed, start)
     try:
-        for number, batch in zip(range(start, cfg.steps), source.batches(cfg.batch, cfg.seed, start)):
+        for number in range(start, cfg.steps):
+            with part("read"):
+                batch = next(stream)
             last = number == cfg.steps - 1
             log = number % cfg.log_every == 0 or last
-            batch, speed = scaled(batch, scales, device), clock.speed(number, cfg.batch) if log else {}
+            with part("transfer"):
+                batch = scaled(batch, scales, device)
+            speed = clock.speed(number, cfg.batch) if log else {}
             for trainee in trainees:
                 if row := _stepped(trainee, trainees, batch, number, scales, look if log else None, log):
                     yield replace(row, speed=speed)
@@ -91,8 +96,9 @@ def _stepped(
     try:
         metrics, density = trainee.step(batch, number, scales, log)
         if log:
-            metrics |= {} if look is None else held_out_look(trainee.as_saved(scales), look)
-            trainee.judge(metrics, number)
+            with part("logging"):
+                metrics |= {} if look is None else held_out_look(trainee.as_saved(scales), look)
+                trainee.judge(metrics, number)
     except NotFinite as error:
         trainee.stopped = str(error)
         if all(t.stopped for t in all_of):
@@ -154,9 +160,16 @@ def check_widths(coders: Mapping[str, SparseCoder[Any]], source: ActivationSourc
 
 def scaled(batch: Batch, scales: tuple[float, float], device: torch.device) -> Batch:
     """A batch as coders see it in training."""
-    x = batch.x.to(device, torch.float32) * scales[0]
-    y = x if batch.y is batch.x else batch.y.to(device, torch.float32) * scales[1]
+    x = _on(device, batch.x) * scales[0]
+    y = x if batch.y is batch.x else _on(device, batch.y) * scales[1]
     return replace(batch, x=x, y=y)
+
+
+def _on(device: torch.device, vectors: Tensor) -> Tensor:
+    """On the device, in float32. To a GPU in the type they have, from pinned memory: the host does not wait, and less is moved."""
+    if device.type == "cuda" and not vectors.is_cuda:
+        vectors = vectors.pin_memory().to(device, non_blocking=True)
+    return vectors.to(device, torch.float32)
 
 
 @torch.no_grad()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "assay"
 FLOORS = {
-    0: ["registry", "shapes", "errors", "provenance", "randomness", "progress"],
+    0: ["registry", "shapes", "errors", "provenance", "randomness", "progress", "timeline"],
     1: ["store", "codec", "assets", "carriers"],
     2: ["coders", "models", "corpora", "kernels"],
     3: ["splice", "activations", "results", "statistics", "plots", "charts", "passes"],
@@ -18,6 +19,7 @@ FLOORS = {
         "train",
         "training",
         "budget",
+        "profile",
         "sweep",
         "report",
         "evaluate",
@@ -64,6 +66,14 @@ def test_imports_go_down_only(path):
     nouns = {"coders", "models", "corpora"} - {here}
     if here in ("coders", "models", "corpora"):
         assert not nouns & {n.split(".")[0] for n in imports(path)}, f"{here} must not know the other nouns"
+
+
+def test_contributors_are_told_the_floors():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", text, re.MULTILINE)
+    told = {int(floor): sorted(re.findall(r"`(\w+(?:/|\.py))`", row)) for floor, row in rows}
+    there = {room(path): f"{room(path)}/" if path.parent != PACKAGE else path.name for path in FILES}
+    assert told == {floor: sorted(there[name] for name in rooms if name in there) for floor, rooms in FLOORS.items()}
 
 
 def test_no_import_cycles():

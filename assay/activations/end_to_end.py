@@ -18,7 +18,7 @@ import torch
 from assay.activations.ahead import Ahead, Weights
 from assay.activations.forward import row_counts, widths_of
 from assay.activations.shards import finite
-from assay.activations.shuffle import HELD_OUT, kept_rows
+from assay.activations.shuffle import HELD_OUT, held_out_rows, kept_rows
 from assay.coders.base import Batch
 from assay.errors import BadInput, NotFinite
 from assay.models.base import Model, Site
@@ -82,13 +82,10 @@ class EndToEnd:
 
     def held_out(self, size: int) -> Batch | None:
         """See ActivationSource: the rows that `Live` holds out."""
-        if size < 1:
-            raise BadInput(f"{size} held-out vectors were asked for; ask for 1 or more.")
-        rows = self._kept + numpy_generator("held-out rows").permutation(len(self._counts) - self._kept)
+        rows = held_out_rows(self._counts, self._kept, size)
         before = self._counts[rows].cumsum() - self._counts[rows]
         ends = np.minimum(self._counts[rows], size - before)
-        pieces = [(row, 0, end) for row, end in zip(rows.tolist(), ends.tolist()) if end > 0]
-        return self._batch(pieces) if pieces else None
+        return self._batch([(row, 0, end) for row, end in zip(rows.tolist(), ends.tolist())]) if len(rows) else None
 
     def describe(self) -> dict[str, Any]:
         """What a manifest should say of the data."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from assay.activations.read_ahead import Tell, quiet
 from assay.activations.shards import as_sites, finite
 from assay.errors import BadInput, NotFinite
 from assay.models.base import Model, Site
@@ -40,35 +41,47 @@ def read_rows(
     batch_rows: int,
     dtype: torch.dtype | None = None,
     device: Any = None,
-    tell: Callable[[int], None] = lambda done: None,
+    tell: Tell = quiet,
 ) -> list[Float[Tensor, "n d"]]:
     """Activations of some token rows at each site, only where the mask is True, row by row in the order given.
 
-    On the model's device and in its dtype unless told otherwise. `NotFinite` says where the first NaN or infinity is.
+    A forward pass reads as many tokens, padding included, as `batch_rows` whole rows have; rows of like length go together, so that
+    little of it is padding. On the model's device and in its dtype unless told otherwise. `NotFinite` says where the first NaN or
+    infinity is.
     """
-    count = int(np.asarray(tokens.mask[rows]).sum())
+    mask = np.asarray(tokens.mask[rows])
+    counts, starts = mask.sum(1), np.cumsum(mask.sum(1)) - mask.sum(1)
     device = model.device if device is None else device
-    out = [torch.empty(count, model.d(site), dtype=dtype or model.dtype, device=device) for site in sites]
-    at = 0
-    for some in np.split(rows, range(batch_rows, len(rows), batch_rows)):
-        mask = np.asarray(tokens.mask[some])
-        width = (
-            int(np.flatnonzero(mask.any(0)).max(initial=-1)) + 1
-        )  # nothing is read to the right of it, and models are causal
-        if width == 0:
-            continue
-        ids = torch.from_numpy(np.asarray(tokens.tokens[some])[:, :width].astype(np.int64)).to(model.device)
-        keep = torch.from_numpy(np.ascontiguousarray(mask[:, :width])).to(model.device)
+    out = [torch.empty(int(counts.sum()), model.d(site), dtype=dtype or model.dtype, device=device) for site in sites]
+    for some, width in passes(mask, batch_rows):
+        ids = torch.from_numpy(np.asarray(tokens.tokens[rows[some]])[:, :width].astype(np.int64)).to(model.device)
+        keep = torch.from_numpy(np.ascontiguousarray(mask[some, :width])).to(model.device)
         run = model.run(ids, read=sites, stop_after=max(sites, key=lambda s: s.depth), mask=keep)
-        n = int(mask.sum())
+        n = counts[some]
+        place = torch.from_numpy(np.arange(n.sum()) + np.repeat(starts[some] - (np.cumsum(n) - n), n)).to(device)
         for site, into in zip(sites, out):
             x = run[site]
-            into[at : at + n] = x[keep.to(x.device)]
-            if not finite(into[at : at + n]):
-                raise _not_finite(into[at : at + n], model, tokens, some, site)
-        at += n
-        tell(n)
+            found = x[keep.to(x.device)].to(into)
+            if not finite(found):
+                raise _not_finite(found, model, tokens, rows[some], site)
+            into[place] = found
+        tell(int(n.sum()))
     return out
+
+
+def passes(mask: np.ndarray, batch_rows: int) -> Iterator[tuple[np.ndarray, int]]:
+    """(places in `mask` of the rows, positions that are read) of each forward pass. Rows without a token are in none.
+
+    Nothing is read to the right of a row's last token, and models are causal: so padding on the right changes nothing but the time.
+    """
+    widths = np.where(mask.any(1), mask.shape[1] - mask[:, ::-1].argmax(1), 0)
+    order = np.argsort(widths, kind="stable")
+    order = order[widths[order] > 0]
+    start, budget = 0, batch_rows * mask.shape[1]
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * widths[order[end]] > budget:
+            yield np.sort(order[start:end]), int(widths[order[end - 1]])
+            start = end
 
 
 def _not_finite(x: Tensor, model: Model, tokens: Tokens, rows: np.ndarray, site: Site) -> NotFinite:

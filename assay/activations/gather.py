@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ import torch
 
 from assay import codec, provenance
 from assay.activations.forward import read_rows, row_counts, widths_of
+from assay.activations.read_ahead import Tell, ahead
 from assay.activations.shards import DTYPES, shard_name
 from assay.errors import BadInput
 from assay.models.base import Model, Site
@@ -34,7 +36,7 @@ class GatherConfig:
     batch_rows: int = 16
     """Rows of tokens in one forward pass."""
     shard_rows: int = 512
-    """Rows of tokens in one file. Memory holds about two shards."""
+    """Rows of tokens in one file. Memory holds about two shards; three on a GPU."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES or self.batch_rows < 1 or self.shard_rows < 1:
@@ -73,13 +75,31 @@ def gather(
         require_space(store.root, _bytes(missing, counts, widths, config), f"Gathering {total:,} tokens")
         moments = {site: Moments(d) for site, d in widths.items()}
         tally = _Tally(total, progress or silent)
-        for number, rows in enumerate(jobs):
-            file = draft.path / shard_name(number)
-            shard = _intact(file, tally) or _write(file, _compute(model, tokens, rows, list(widths), config, tally))
-            for site in widths:
-                moments[site].add(shard[str(site)])
+        files = [draft.path / shard_name(number) for number in range(len(jobs))]
+        names = [*map(str, widths), "row", "position"]
+
+        def shard_of(number: int, tell: Tell) -> list[Tensor]:
+            told = _both(tell, tally)
+            shard = _intact(files[number], told) or _compute(model, tokens, jobs[number], list(widths), config, told)
+            return [shard[name] for name in names]
+
+        on = model.device if model.device.type == "cuda" else None  # one shard is written while the GPU is at the next
+        with closing(ahead(range(len(jobs)), shard_of, on)) as shards:
+            for number, tensors in shards:
+                if not _seal(files[number]).exists():
+                    _write(files[number], dict(zip(names, tensors, strict=True)))
+                for moment, x in zip(moments.values(), tensors):
+                    moment.add(x)
+                del tensors, x
         about = _statistics(draft.path, counts, moments) | asdict(config)
-        return draft.finish(inputs=inputs, about=about, made=provenance.made(device=str(model.device), seconds=seconds()))
+        return draft.finish(inputs=inputs, about=about, made=_made(model, seconds()))
+
+
+def _made(model: Model, seconds: float) -> provenance.Made:
+    """The circumstances, with the speeds by which the model's number type was chosen."""
+    chosen = getattr(model, "speeds", None)
+    notes = {} if chosen is None else {"model_tokens_per_second": dict(chosen.tokens_per_second)}
+    return provenance.made(device=str(model.device), seconds=seconds, **notes)
 
 
 class Moments:
@@ -110,6 +130,14 @@ class _Tally:
         self.progress(self.done, self.total, "tokens")
 
 
+def _both(*listeners: Tell) -> Tell:
+    def tell(more: int) -> None:
+        for listener in listeners:
+            listener(more)
+
+    return tell
+
+
 def _clear_other(directory: Path, plan: Mapping[str, Any]) -> None:
     """Drop what an attempt with another layout or other package versions left: its bytes would not fit in with ours."""
     mark = directory / ".plan.json"
@@ -132,10 +160,11 @@ def _seal(shard: Path) -> Path:
     return shard.with_name(f".{shard.name}.sha256")
 
 
-def _intact(file: Path, tell: Callable[[int], None]) -> dict[str, Tensor] | None:
+def _intact(file: Path, tell: Tell) -> dict[str, Tensor] | None:
     """The tensors of a shard that an earlier attempt completed; None where it must be made (again)."""
     seal = _seal(file)
     if not (file.exists() and seal.exists() and seal.read_text() == file_hash(file)):
+        _seal(file).unlink(missing_ok=True)
         return None
     shard = safetensors.torch.load_file(file)
     tell(len(shard["row"]))
@@ -143,7 +172,7 @@ def _intact(file: Path, tell: Callable[[int], None]) -> dict[str, Tensor] | None
 
 
 def _compute(
-    model: Model, tokens: Tokens, rows: np.ndarray, sites: Sequence[Site], config: GatherConfig, tell: Callable[[int], None]
+    model: Model, tokens: Tokens, rows: np.ndarray, sites: Sequence[Site], config: GatherConfig, tell: Tell
 ) -> dict[str, Tensor]:
     """The tensors of the shard of these rows."""
     dtype = DTYPES[config.dtype]
@@ -153,13 +182,11 @@ def _compute(
     return {str(site): x for site, x in zip(sites, vectors)} | places
 
 
-def _write(file: Path, shard: dict[str, Tensor]) -> dict[str, Tensor]:
+def _write(file: Path, shard: dict[str, Tensor]) -> None:
     """Write a shard, then its seal."""
-    _seal(file).unlink(missing_ok=True)
     data = safetensors.torch.save(shard)
     write_atomic(file, data)
     write_atomic(_seal(file), hashlib.sha256(data).hexdigest())
-    return shard
 
 
 def _statistics(directory: Path, counts: np.ndarray, moments: Mapping[Site, Moments]) -> dict[str, Any]:

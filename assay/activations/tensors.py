@@ -12,6 +12,7 @@ import torch
 
 from assay.activations.matrix import Matrix
 from assay.activations.matrix import read as opened
+from assay.activations.read_ahead import Tell, quiet
 from assay.activations.shards import finite
 from assay.activations.shuffle import HELD_OUT, held_out, shuffled, spare
 from assay.coders.base import Batch
@@ -66,7 +67,7 @@ class Tensors:
         n = len(self._x) - self._held
         counts = np.minimum(RUN, n - np.arange(0, n, RUN))
 
-        def load(runs: np.ndarray) -> list[Tensor]:
+        def load(runs: np.ndarray, tell: Tell = quiet) -> list[Tensor]:
             rows = (runs[:, None] * RUN + np.arange(RUN)).ravel()
             return self._load(rows[rows < n])
 
@@ -85,7 +86,7 @@ class Tensors:
         dtype = str(self._x.dtype).removeprefix("torch.")
         return {"kind": "tensors"} | about | {"dtype": dtype, "sha256": self._hashes, "buffer": self.buffer}
 
-    def _load(self, rows: np.ndarray) -> list[Tensor]:
+    def _load(self, rows: np.ndarray, tell: Tell = quiet) -> list[Tensor]:
         return [_rows(part, rows) for part in (self._x, self._y) if part is not None]
 
 

@@ -55,7 +55,7 @@ def gather(
     site
         Where to read: KIND.LAYER, e.g. resid_post.10. Give it several times for several sites in one pass.
     model_dtype
-        Number type of the model: bfloat16, float32. Left out: its checkpoint's.
+        Number type of the model: bfloat16, float32. Left out: what runs clearly fastest here, else its checkpoint's.
     accept_terms
         Accept the terms of a model that has some (gemma3-270m).
     config
@@ -63,16 +63,18 @@ def gather(
     """
     from assay.activations import GatherConfig
     from assay.activations import gather as run
-    from assay.cli.source import open_model, open_store, open_tokens
+    from assay.cli.source import open_model, open_store, open_tokens, said_of
     from assay.corpora.pack import PackConfig
     from assay.store import read_manifest, write_atomic
 
     store = open_store(common)
     with progress("gather", common) as display:
-        opened = open_model(model, model_dtype, machine, display, accept_terms=accept_terms)
+        opened = open_model(model, model_dtype or "fastest", machine, display, accept_terms=accept_terms)
         tokens = open_tokens(corpus, PackConfig(**pick(given, TEXT)), opened, store, display)
         path = run(opened, tokens, list(site), GatherConfig(**pick(given, GATHER)), store, display)
-    flags = {"model": model, "model-dtype": model_dtype, "corpus": corpus, "site": site} | named(given, TEXT, GATHER)
+    note(said_of(opened), common)
+    used = str(opened.dtype).removeprefix("torch.")
+    flags = {"model": model, "model-dtype": used, "corpus": corpus, "site": site} | named(given, TEXT, GATHER)
     write_atomic(path / "gather.toml", resolved("gather", flags))
     manifest = read_manifest(path)
     rows = [{"site": name} | facts for name, facts in manifest["about"]["sites"].items()]

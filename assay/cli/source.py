@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assay.cli.flags import Common, Machine, short
+from assay.cli.flags import Common, Machine, config, short
 from assay.cli.output import note
 from assay.errors import BadInput, MissingFile
 from assay.progress import Progress
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from assay.store import Store
 
 HERE = Path("assay-store")
+SOURCE = config("cli/source.py", "Source", group="Source")
+TEXT = config(
+    "corpora/pack.py", "PackConfig", group="Text",
+    drop=("layout",), rename={"max_tokens": "corpus_tokens"}, defaults={"split": "train"},
+)  # fmt: skip
+"""Options of commands that open a source: which one, and how its text is cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,7 @@ class Source:
     model: str | None = None
     """Instead: a model that runs while coders learn: smollm2, a directory, or a hub id such as org/name."""
     model_dtype: str | None = None
-    """Number type of the model: bfloat16, float32. Left out: its checkpoint's."""
+    """Number type of the model: bfloat16, float32. Left out: what runs clearly fastest here, else its checkpoint's."""
     corpus: str | None = None
     """With --model: text it reads: demo, a file or folder, hub:org/name. `assay list corpora` names the embedded ones."""
     site: tuple[str, ...] = ()
@@ -125,13 +131,15 @@ def open_source(
     if source.data is not None:
         return Tensors.read(source.data, source.predict_data, held_out_share=source.held_out_share), {}
     if source.activations is not None:
-        return _gathered(source, source.activations, store)
+        return _gathered(source, source.activations, store, machine, progress)
     if source.planted is not None:
         return planted(source.planted, seed), {}
     return _at_work(source, str(source.model), str(source.corpus), text, store, machine, progress)
 
 
-def _gathered(source: Source, ref: str, store: Store) -> tuple[ActivationSource, dict[str, Any]]:
+def _gathered(
+    source: Source, ref: str, store: Store, machine: Machine, progress: Progress
+) -> tuple[ActivationSource, dict[str, Any]]:
     from assay.activations import Stored
     from assay.store import read_manifest
 
@@ -139,7 +147,9 @@ def _gathered(source: Source, ref: str, store: Store) -> tuple[ActivationSource,
         raise BadInput(f"{ref} is a file: say --data {ref}. --activations takes what `assay gather` kept.")
     path = entry(store, "activations", ref)
     sites, share = list(source.site) or None, source.held_out_share
-    stored = Stored(path, sites, source.predict, buffer_rows=source.buffer_rows, held_out_share=share)
+    device = machine.torch_device()
+    stored = Stored(path, sites, source.predict, buffer_rows=source.buffer_rows, held_out_share=share, device=device)
+    stored.verify(progress)
     inputs = read_manifest(path)["inputs"]
     model, tokens = inputs["model"], inputs["tokens"]
     facts: dict[str, Any] = {"model": {k: model[k] for k in ("name", "fingerprint")}, "model_dtype": model["dtype"]}
@@ -154,9 +164,9 @@ def _at_work(
 ) -> tuple[ActivationSource, dict[str, Any]]:
     from assay.activations import EndToEnd, Live
 
-    model = open_model(ref, source.model_dtype, machine, progress)
+    model = open_model(ref, source.model_dtype or "fastest", machine, progress)
     tokens = open_tokens(corpus, text, model, store, progress)
-    facts = {"model": {"name": ref, "fingerprint": model.fingerprint}, "model_dtype": source.model_dtype}
+    facts = {"model": {"name": ref, "fingerprint": model.fingerprint}, "model_dtype": str(model.dtype).removeprefix("torch.")}
     facts |= {"text": {"corpus": corpus} | asdict(text)}
     sites, share = list(source.site), source.held_out_share
     if source.end_to_end:
@@ -171,6 +181,12 @@ def _site(read: Sequence[Site], predict: Site | None) -> dict[str, str]:
     return {"site": str(read[0])} if len(read) == 1 and predict is None else {}
 
 
+def said_of(model: HFModel) -> str:
+    """The number type that a model runs in, and how it was chosen."""
+    chosen = f"; measured here: {model.speeds}" if model.speeds else ""
+    return f"model: {model.name} in {str(model.dtype).removeprefix('torch.')}{chosen}"
+
+
 def announce(source: ActivationSource, common: Common) -> None:
     """One line about the data."""
     about = source.describe()
@@ -178,4 +194,6 @@ def announce(source: ActivationSource, common: Common) -> None:
     size = "endless" if source.tokens is None else f"{short(source.tokens)} vectors"
     more = {None: "", 0: ", too few to hold any out"}.get(held, f", {held} held out")
     flat = f" ({' × '.join(map(str, shape))}, each position a vector)" if len(shape) > 2 else ""
+    if (model := getattr(source, "model", None)) is not None:
+        note(said_of(model), common)
     note(f"source: {about['kind']}{f' at {read}' if read else ''}, d {source.d_in}, {size}{more}{flat}", common)

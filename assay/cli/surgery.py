@@ -14,29 +14,29 @@ shows both, measured on the same vectors.
 
 from __future__ import annotations
 
+import inspect
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from assay.cli.flags import AGAIN, COMMON, MACHINE, Again, Common, Count, Machine, about, config, pick, takes
+from assay.cli.flags import AGAIN, COMMON, MACHINE, Again, Common, Count, Machine, about, pick, takes
 from assay.cli.output import note, show
 from assay.cli.progress import progress
+from assay.cli.source import SOURCE, TEXT
 from assay.errors import BadInput
 
 if TYPE_CHECKING:
     from assay.activations.base import ActivationSource
-    from assay.coders.base import Batch, SparseCoder
+    from assay.coders.base import SparseCoder
     from assay.progress import Progress
     from assay.store import Store
 
-SOURCE = config("cli/source.py", "Source", group="Source")
-TEXT = config(
-    "corpora/pack.py", "PackConfig", group="Text",
-    drop=("layout",), rename={"max_tokens": "corpus_tokens"}, defaults={"split": "train"},
-)  # fmt: skip
-Operate = Callable[["SparseCoder[Any]", "Batch"], "tuple[SparseCoder[Any], dict[str, Any]]"]
+CODER = Parameter(help="A coder's name in the store, or its directory.")
+Operate = Callable[[Any, Any], tuple[Any, dict[str, Any]]]
+"""From a coder and a batch of vectors to another coder, and a report of what was done."""
 app = App(name="surgery", help=about(__doc__))
 
 
@@ -53,18 +53,36 @@ class Job:
     """Names the sample (and the planted source)."""
 
 
-@app.command
-@takes(SOURCE, TEXT)
+def operation(chosen: Callable[..., Operate]) -> Callable[..., None]:
+    """A command from what says, for its settings, how to operate: operate on a coder, keep the new one, and show both."""
+    hints = typing.get_type_hints(chosen, include_extras=True)
+    settings = [p.replace(annotation=hints[p.name]) for p in inspect.signature(chosen).parameters.values()]
+
+    def command(
+        coder: Annotated[str, CODER], /, *, job: Job,
+        again: AGAIN = "missing", machine: Machine = MACHINE, common: Common = COMMON, **given: Any,
+    ) -> None:  # fmt: skip
+        from assay.cli.source import open_store
+
+        own = pick(given, settings)
+        operate = chosen(**own)
+        store = open_store(common, create=False)
+        old = _operated(chosen.__name__, own, operate, coder, store, job, again, machine, common, given)
+        _shown(old, job.name, store, common)
+
+    command.__name__, command.__doc__ = chosen.__name__, chosen.__doc__
+    return app.command(takes(settings, SOURCE, TEXT)(command))
+
+
+@operation
 def prune(
-    coder: str, /, *, dead: Annotated[bool, Parameter(negative="")] = False, below: float = 0.0, dense: float | None = None,
-    fold: bool | None = None, job: Job, again: AGAIN = "missing", machine: Machine = MACHINE, common: Common = COMMON, **given: Any,
-) -> None:  # fmt: skip
+    *, dead: Annotated[bool, Parameter(negative="")] = False, below: float = 0.0, dense: float | None = None,
+    fold: bool | None = None,
+) -> Operate:  # fmt: skip
     """Take latents out: those that never fire, that fire too rarely, or too often.
 
     Parameters
     ----------
-    coder
-        A coder's name in the store, or its directory.
     dead
         Latents that fire on none of the vectors. Reconstructions stay as they are.
     below
@@ -79,104 +97,63 @@ def prune(
     if not dead and not below and dense is None:
         raise BadInput("Say which latents are to go: --dead, --below 1e-5, --dense 0.1, or several of them.")
 
-    def operate(coder: SparseCoder[Any], batch: Batch) -> Any:
+    def operate(coder: Any, batch: Any) -> Any:
         often = surgery.firing(coder, batch.x)
         gone = surgery.dead(often, below) & bool(dead or below)
         if dense is not None:
             gone |= surgery.dense(often, dense)
         return surgery.prune(coder, ~gone, batch.x, batch.y, fold=fold)
 
-    _run(
-        "prune",
-        {"dead": dead, "below": below, "dense": dense, "fold": fold},
-        operate,
-        coder,
-        job,
-        again,
-        machine,
-        common,
-        given,
-    )
+    return operate
 
 
-@app.command
-@takes(SOURCE, TEXT)
-def merge(
-    coder: str, /, *, cosine: float = 0.9, job: Job,
-    again: AGAIN = "missing", machine: Machine = MACHINE, common: Common = COMMON, **given: Any,
-) -> None:  # fmt: skip
+@operation
+def merge(*, cosine: float = 0.9) -> Operate:
     """Make one latent of those that say the same: alike in their decoder rows, and in their encoders or activations.
 
     Parameters
     ----------
-    coder
-        A coder's name in the store, or its directory.
     cosine
         From which cosine on latents are alike.
     """
     from assay import surgery
 
-    def operate(coder: SparseCoder[Any], batch: Batch) -> Any:
-        return surgery.merge(coder, batch.x, cosine, batch.y)
-
-    _run("merge", {"cosine": cosine}, operate, coder, job, again, machine, common, given)
+    return lambda coder, batch: surgery.merge(coder, batch.x, cosine, batch.y)
 
 
-@app.command
-@takes(SOURCE, TEXT)
-def recalibrate(
-    coder: str, /, *, l0: float, job: Job,
-    again: AGAIN = "missing", machine: Machine = MACHINE, common: Common = COMMON, **given: Any,
-) -> None:  # fmt: skip
+@operation
+def recalibrate(*, l0: float) -> Operate:
     """Move the thresholds to another mean L0; ReLU, p-anneal and gated coders become JumpReLU coders.
 
     Parameters
     ----------
-    coder
-        A coder's name in the store, or its directory.
     l0
         The mean number of active latents wanted.
     """
     from assay import surgery
 
-    def operate(coder: SparseCoder[Any], batch: Batch) -> Any:
-        return surgery.recalibrate(coder, batch.x, l0, batch.y)
-
-    _run("recalibrate", {"l0": l0}, operate, coder, job, again, machine, common, given)
+    return lambda coder, batch: surgery.recalibrate(coder, batch.x, l0, batch.y)
 
 
-@app.command
-@takes(SOURCE, TEXT)
-def convert(
-    coder: str, /, *, job: Job, again: AGAIN = "missing", machine: Machine = MACHINE, common: Common = COMMON, **given: Any
-) -> None:
-    """Make a JumpReLU coder of any: the same function, or for TopK that of the same L0.
-
-    Parameters
-    ----------
-    coder
-        A coder's name in the store, or its directory.
-    """
+@operation
+def convert() -> Operate:
+    """Make a JumpReLU coder of any: the same function, or for TopK that of the same L0."""
     from assay import surgery
 
-    def operate(coder: SparseCoder[Any], batch: Batch) -> Any:
-        return surgery.to_jumprelu(coder, batch.x, batch.y)
-
-    _run("convert", {}, operate, coder, job, again, machine, common, given)
+    return lambda coder, batch: surgery.to_jumprelu(coder, batch.x, batch.y)
 
 
-def _run(
-    operation: str, settings: Mapping[str, Any], operate: Operate, ref: str, job: Job,
+def _operated(
+    operation: str, settings: Mapping[str, Any], operate: Operate, ref: str, store: Store, job: Job,
     again: Again, machine: Machine, common: Common, given: Mapping[str, Any],
-) -> None:  # fmt: skip
-    """Operate on a coder, keep the new one, and show both."""
+) -> str:  # fmt: skip
+    """Operate on a coder and keep the new one, where that is to be done. Gives the old one's name."""
     from assay import surgery
     from assay.cli.origin import read_coders
-    from assay.cli.source import entry, open_store
+    from assay.cli.source import entry
     from assay.splice import coder_hash
     from assay.store import digest
 
-    store = open_store(common, create=False)
     loaded, said = read_coders([ref], store)
     ((old, parent),) = loaded.items()
     if store.path("coders", job.name) == entry(store, "coders", ref):
@@ -191,12 +168,17 @@ def _run(
             coder, report = operate(parent.to(machine.torch_device()), batch)
             facts = {"settings": dict(settings)} | data | {"source": source.describe()}
             surgery.save(job.name, coder, report, store, parent=parent, about=said[old], data=facts, key=key)
-    done = store.manifest("coders", job.name)["about"]["surgery"][-1]
-    rows = [{"coder": old} | done["before"], {"coder": job.name} | done["after"]]
+    return old
+
+
+def _shown(old: str, new: str, store: Store, common: Common) -> None:
+    """The old coder and the new one, as they were measured on the same vectors."""
+    done = store.manifest("coders", new)["about"]["surgery"][-1]
+    rows = [{"coder": old} | done["before"], {"coder": new} | done["after"]]
     if done["operation"] in ("prune", "merge") and done["before"]["latents"] == done["after"]["latents"]:
-        note(f"No latent was to {operation}: {job.name} is a copy.", common)
-    show(rows, common, data=done | {"name": job.name})
-    note(f"in {store.path('coders', job.name)}. Next: assay eval core {old} {job.name}", common)
+        note(f"No latent was to {done['operation']}: {new} is a copy.", common)
+    show(rows, common, data=done | {"name": new})
+    note(f"in {store.path('coders', new)}. Next: assay eval core {old} {new}", common)
 
 
 def _check_widths(coder: SparseCoder[Any], source: ActivationSource) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -44,6 +44,7 @@ from assay.cli.flags import (
 )
 from assay.cli.output import note, show
 from assay.cli.progress import progress, si, span
+from assay.cli.source import SOURCE, TEXT
 from assay.errors import BadInput, NotFinite, UnknownName
 
 if TYPE_CHECKING:
@@ -53,11 +54,6 @@ if TYPE_CHECKING:
     from assay.train import Row
 
 NAME = Parameter(group=GROUPS["Coder"], help="What to call the coder in the store. Left out: the architecture's name.")
-SOURCE = config("cli/source.py", "Source", group="Source")
-TEXT = config(
-    "corpora/pack.py", "PackConfig", group="Text",
-    drop=("layout",), rename={"max_tokens": "corpus_tokens"}, defaults={"split": "train"},
-)  # fmt: skip
 TRAIN = config("training/config.py", "TrainConfig", group="Training", drop=("fine_tune",))
 RECIPE = Parameter(group=GROUPS["Coder"], help="Losses and schedule of a published trainer, where no flag says otherwise.")
 INIT = Parameter(
@@ -76,6 +72,8 @@ class Beside:
     """Where else rows go as training goes on. In any case: train.jsonl and report.html beside each coder."""
     budget: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Only say what the run would take: time, memory, disk."""
+    profile: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Only say where the time of a step goes, from the run's first steps."""
 
 
 BESIDE = Beside()
@@ -168,10 +166,14 @@ def execute(run: Any, beside: Beside, machine: Machine, common: Common) -> None:
     store = open_store(common)
     with progress("train", common) as display, sinks.open(beside.sink, store.root / "sinks") as tell:
         source, facts = open_source(run.source, run.text, store, machine, display, run.train.seed)
+        if run.source.model is not None:  # as it was chosen here: the same run elsewhere is the same
+            run = replace(run, source=replace(run.source, model_dtype=facts["model_dtype"]))
         plan = run_file.build(run, source, store, "run")
         device = machine.torch_device()
         coders = {name: coder.to(device) for name, coder in plan.coders.items()}
         announce(source, common)
+        if beside.profile:
+            return show(profile(coders, source, plan, common), common)
         if beside.budget or beside.again == "always" or not all(store.has("coders", name) for name in coders):
             found = budget(coders, source, plan, store, common)
             if beside.budget:
@@ -230,6 +232,21 @@ def budget(
     rows = [{"part": part, "seconds": seconds} for part, seconds in found.parts.items()]
     facts = {"memory_bytes": found.memory, "disk_bytes": found.disk, "tokens_per_latent": found.tokens_per_latent}
     return [*rows, {"part": "all", "seconds": found.seconds, **facts}]
+
+
+def profile(
+    coders: Mapping[str, SparseCoder[Any]], source: ActivationSource, plan: Any, common: Common
+) -> list[dict[str, Any]]:
+    """Rows of the table of --profile."""
+    from assay import profile
+
+    found = profile.profile(coders, source, plan.train, plan.each)
+    waits = "" if found.syncs is None else f"; the host waits for the GPU {found.syncs:.3g} times a step, outside logging"
+    note(f"profile of {found.steps} steps: {1e3 * found.step:.3g} ms a step{waits}", common)
+    return [
+        {"part": name, "ms": round(1e3 * seconds, 2), "share": round(found.shares()[name], 3)}
+        for name, seconds in found.parts.items()
+    ]
 
 
 def outcome(name: str, path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from assay.kernels import encode, sparse
 from assay.kernels.encode import Chosen, Product
 from assay.randomness import generator
 from assay.shapes import Float, Tensor
+from assay.timeline import part
 
 FREE_NORM = 0.1  # length of decoder rows at the start when they are free
 
@@ -86,7 +87,9 @@ class LinearCoder(SparseCoder[C]):
         flat, centre = x.reshape(-1, self.d_in), self.b_dec if self.centred else None
         with torch.no_grad():
             weight = self.W_dec.norm(dim=1) if self.free else None
-            found = choose(Product(flat if centre is None else flat - centre, self.W_enc, self.b_enc, weight, self.rough and self.training))
+            with part("selection"):
+                centred = flat if centre is None else flat - centre
+                found = choose(Product(centred, self.W_enc, self.b_enc, weight, self.rough and self.training))
         if found is None:
             return None
         values = sparse.select(flat, centre, self.W_enc, self.b_enc, *found)

@@ -18,6 +18,7 @@ import torch
 
 from assay.kernels import launch, sparse
 from assay.shapes import Bool, Float, Int, Tensor
+from assay.timeline import part
 
 BLOCK = 2**23  # pre-activations made at once on a CPU
 DENSE = {"cpu": 0.05, "cuda": 0.01}  # share of active entries from which dense products are faster than sparse ones
@@ -51,8 +52,10 @@ class Product:
         rows = max(1, n if x.is_cuda else min(n, max(64, BLOCK // width)))
         room = x.new_empty(rows, width)
         for start in range(0, max(n, 1), rows):  # one block at least, if an empty one
-            part = x[start : start + rows]
-            yield start, torch.addmm(bias, part, W, out=room[: len(part)])
+            some = x[start : start + rows]
+            with part("encoder"):
+                pre = torch.addmm(bias, some, W, out=room[: len(some)])
+            yield start, pre
 
     def rank(self, pre: Float[Tensor, "rows d_sae"]) -> Float[Tensor, "rows d_sae"]:
         """What entries of a block are compared by."""

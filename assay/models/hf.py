@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from assay.models.families import structure
 from assay.models.taps import form_of, skipped
 from assay.shapes import Bool, Float, Int
 from assay.store import digest, file_hash
+
+if TYPE_CHECKING:
+    from assay.models.faster import Speeds
 
 VOLATILE = {
     "transformers_version",
@@ -113,6 +116,8 @@ class HFModel:
         self.name = name or str(getattr(model.config, "_name_or_path", "")) or type(model).__name__
         self.revision = revision
         """Commit on the hub, where the model came from there."""
+        self.speeds: Speeds | None = None
+        """How fast it is in each number type, where that was measured to choose one."""
         self._files = files  # config.json and weights on disk, where it came from there
         self.structure = structure(model)
         self.n_layers = len(self.structure.blocks)

@@ -28,6 +28,19 @@ OURS = {"trust_remote_code": False}
 
 def load(ref: Any, *, tokenizer: Any, dtype: Any, device: Any, accept_terms: bool) -> HFModel:
     """See `assay.models.load`."""
+    if dtype != "fastest":
+        return _load(ref, tokenizer, dtype, device, accept_terms)
+    from assay.models.faster import speeds
+
+    model = _load(ref, tokenizer, None, device, accept_terms)
+    found = speeds(model)
+    if found is not None and found.best != found.own:  # anew: what is rounded now and what was not cannot be told apart later
+        model = _load(ref, tokenizer, found.best, device, accept_terms)
+    model.speeds = found
+    return model
+
+
+def _load(ref: Any, tokenizer: Any, dtype: Any, device: Any, accept_terms: bool) -> HFModel:
     if isinstance(ref, nn.Module):
         words = {k: v for k, v in {"dtype": _dtype(dtype), "device": device}.items() if v not in (None, "auto")}
         return HFModel(ref.to(**words) if words else ref, _tokenizer(tokenizer))

@@ -11,6 +11,7 @@ from assay.activations.score import bias
 from assay.coders.base import Batch, Code, SparseCoder, Step
 from assay.errors import BadInput, NotFinite
 from assay.shapes import Tensor
+from assay.timeline import part
 from assay.training import revive, start
 from assay.training.config import TrainConfig
 from assay.training.control import Controller
@@ -63,15 +64,18 @@ class Trainee:
             dead = self._resampled(batch, dead, number)
         coder.fraction = 1.0 if cfg.fine_tune else number / cfg.steps  # what was annealed stays so
         with torch.set_grad_enabled(bool(self.optimiser)):
-            code = coder.encode(batch.x)
-            terms = self._terms(batch, code, number, dead, scales)
-            loss = torch.stack([t.reshape(()) for t in terms.values()]).sum()
+            with part("encoder"):
+                code = coder.encode(batch.x)
+            with part("decode"):
+                terms = self._terms(batch, code, number, dead, scales)
+                loss = torch.stack([t.reshape(()) for t in terms.values()]).sum()
         self._count(code, len(batch.x))
         metrics: dict[str, float] = {}
         if log:
-            losses = {f"{k}_loss" if k == "l0" else k: t.item() for k, t in terms.items()}  # l0 itself is the number of latents
-            metrics = {"loss": loss.item()} | losses
-            metrics |= _quality(coder, batch, code) | {"dead": dead.float().mean().item()}
+            with part("logging"):
+                losses = {f"{k}_loss" if k == "l0" else k: t.item() for k, t in terms.items()}  # l0 is the number of latents
+                metrics = {"loss": loss.item()} | losses
+                metrics |= _quality(coder, batch, code) | {"dead": dead.float().mean().item()}
         if self.optimiser:
             lr, norm = self._update(loss, number)
             if self.controller:
@@ -137,9 +141,16 @@ class Trainee:
 
     def _update(self, loss: Tensor, number: int) -> tuple[float, Tensor]:
         assert self.optimiser is not None
-        cfg = self.cfg
         self.optimiser.zero_grad()
-        loss.backward()
+        with part("backward"):
+            loss.backward()
+        with part("optimiser"):
+            return self._moved(number)
+
+    def _moved(self, number: int) -> tuple[float, Tensor]:
+        """The step itself, from the gradients there are."""
+        assert self.optimiser is not None
+        cfg = self.cfg
         self.coder.constrain_gradient()
         norm = self.optimiser.clip(cfg.clip)
         lr = cfg.lr * lr_factor(number, cfg.steps, cfg.warm_up, cfg.decay, cfg.schedule)

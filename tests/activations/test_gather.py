@@ -108,7 +108,7 @@ def test_progress_counts_tokens(model, tokens, store):
 @pytest.mark.parametrize("where", ["pass", "fsync", "replace"])
 def test_interrupted_anywhere_it_goes_on_and_ends_in_the_same_bytes(where, model, make_tokens, tmp_path, monkeypatch):
     """Interrupts every pass, every fsync and every rename of a gather, one after another."""
-    job = (model, make_tokens(rows=10), SITES[:2], CONFIG)
+    job = (model, make_tokens(rows=15), SITES[:2], CONFIG)
     whole = contents(gather(*job, Store(tmp_path / "whole")))
     for moment in range(100):
         store = Store(tmp_path / str(moment))
@@ -141,7 +141,7 @@ def test_only_missing_shards_are_computed_again(gathered, model, tokens, tmp_pat
     model.passes.clear()
 
     def strike(number):
-        if number == 5:
+        if number == 4:
             raise Killed
 
     model.before = strike

@@ -67,8 +67,8 @@ def test_missing_truncated_and_altered_files_are_named(read, file, gathered):
 
 def test_a_shard_is_verified_once(gathered, monkeypatch):
     asked = []
-    real = store_module.verify
-    monkeypatch.setattr(shards.store, "verify", lambda path, only: asked.append(only) or real(path, only=only))
+    real = store_module.compare
+    monkeypatch.setattr(shards.store, "compare", lambda path, name, entry: asked.append(name) or real(path, name, entry))
     for _ in range(2):
         read_everything(gathered)
         read_batches(gathered)

@@ -19,7 +19,7 @@ def numbered(counts):
     """A loader that gives each vector's own number and its row."""
     first = np.cumsum(counts) - counts
 
-    def load(rows):
+    def load(rows, tell=None):
         number = np.concatenate([np.arange(first[r], first[r] + counts[r]) for r in rows]) if len(rows) else np.zeros(0)
         return [torch.from_numpy(number)[:, None], torch.from_numpy(np.repeat(rows, counts[rows]))[:, None]]
 
@@ -79,7 +79,7 @@ def test_blocks_are_of_equal_size():
     seen = []
     load = numbered(np.ones(21, dtype=int))
     batches = shuffled(
-        np.ones(21, dtype=int), lambda r: seen.append(len(r)) or load(r), size=21, seed=0, start=0, buffer_rows=10
+        np.ones(21, dtype=int), lambda r, tell: seen.append(len(r)) or load(r), size=21, seed=0, start=0, buffer_rows=10
     )
     next(batches)
     assert seen == [7, 7, 7]
@@ -91,7 +91,7 @@ def test_one_block_is_alive_and_skipped_ones_are_never_loaded():
     class Block(torch.Tensor):
         pass
 
-    def load(rows):
+    def load(rows, tell=None):
         nonlocal most, loads
         loads += 1
         block = torch.arange(len(rows) * 8.0)[:, None].as_subclass(Block)

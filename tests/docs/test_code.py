@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,12 @@ def understood(line: str) -> None:
             return  # names a file of the reader's
         app.parse_args(words[1:], exit_on_error=False, print_error=False)
     elif words[:1] == ["make"]:
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert set(words[1:]) <= set(targets), line
     elif words[:3] == ["python", "-m", "benchmarks"]:
-        assert all((ROOT / "benchmarks" / f"{name}.py").exists() for name in words[3:]), line
+        named = list(takewhile(lambda word: not word.startswith("-"), words[3:]))
+        texts = [(ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8") for name in named]
+        assert all(f'"{word}"' in texts[-1] for word in words[3 + len(named) :]), line
     elif words[:3] == ["python", "-m", "pytest"]:
         assert all((ROOT / word).exists() for word in words[3:] if word.startswith("tests")), line
     else:
