@@ -10,7 +10,7 @@ full precision: what is kept, among them, is exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -66,23 +66,27 @@ class Product:
         dots = sparse.dots(self.x, self.W.t().contiguous(), sparse.row_of(offsets, len(indices)), indices, offsets)
         return dots + self.bias[indices]
 
-    def rows_topk(self, k: int) -> Chosen:
-        """The k largest of each row."""
-        n, width = len(self.x), self.W.shape[1]
-        take = min(width, k + max(8, round(SPARE * k))) if self.rough else k
+    def columns(self, pick: Callable[[Float[Tensor, "rows d_sae"]], Int[Tensor, "rows k"]]) -> Chosen:
+        """As many of each row: those in the columns, rising, that `pick` gives for a block."""
         found, values = [], []
         for _, pre in self.blocks():
-            columns = topk_of_rows(self.rank(pre), take)
-            found.append(columns)
-            values.append(pre.gather(1, columns))
+            found.append(pick(self.rank(pre)))
+            values.append(pre.gather(1, found[-1]))
         indices = torch.cat(found)
-        every = torch.arange(n + 1, device=self.x.device)
-        if not self.rough:
-            return Chosen(torch.cat(values).reshape(-1), indices.reshape(-1), every * k)
-        scored = self.exact(indices.reshape(-1), every * take).view(n, take)
-        rank = scored if self.weight is None else scored * self.weight[indices]
+        offsets = torch.arange(len(indices) + 1, device=indices.device) * indices.shape[1]
+        flat = indices.reshape(-1)
+        return Chosen(self.exact(flat, offsets) if self.rough else torch.cat(values).reshape(-1), flat, offsets)
+
+    def rows_topk(self, k: int) -> Chosen:
+        """The k largest of each row."""
+        take = min(self.W.shape[1], k + max(8, round(SPARE * k))) if self.rough else k
+        found = self.columns(lambda rank: topk_of_rows(rank, take))
+        if take == k:
+            return found
+        values, indices = found.values.view(-1, take), found.indices.view(-1, take)
+        rank = values if self.weight is None else values * self.weight[indices]
         kept = rank.topk(k, dim=1, sorted=False).indices.sort(dim=1).values
-        return Chosen(scored.gather(1, kept).reshape(-1), indices.gather(1, kept).reshape(-1), every * k)
+        return Chosen(values.gather(1, kept).reshape(-1), indices.gather(1, kept).reshape(-1), found.offsets // take * k)
 
     def largest(self, count: int) -> Chosen:
         """The `count` largest positive entries of all rows together, or as many as there are. The last of equals are left out."""
