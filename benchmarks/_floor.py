@@ -6,8 +6,11 @@ a fused Adam step. Dense ("C"): five dense products instead of the first six par
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as Assay does: what the hardware allows
 
 import torch
 import torch.nn.functional as F

@@ -51,3 +51,12 @@ def test_one_step_has_no_profile():
             Planted(d=16, latents=32, seed=0),
             TrainConfig(tokens=64, batch=64),
         )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", ["topk", "batch_topk"])
+def test_the_host_never_waits_outside_logging(name):
+    coder = coders.new(name, d_in=64, d_sae=1024, k=8).to("cuda")
+    found = profile({"it": coder}, Planted(d=64, latents=128, seed=0), TrainConfig(tokens=60 * 512, batch=512, log_every=20))
+    assert found.syncs == 0

@@ -39,6 +39,12 @@ class Source:
     """With --data: a file of what is to be predicted from each vector (transcoders)."""
     activations: str | None = None
     """Instead: activations that `assay gather` kept: their key in the store, or their directory."""
+    side_by_side: tuple[str, ...] = ()
+    """With --activations: what another model made of the same tokens, laid beside it (crosscoders over models)."""
+    mix: str | None = None
+    """With --activations: others, at a site as wide, some of which are mixed into each batch (fine-tuning without forgetting)."""
+    mix_share: float = 0.3
+    """Their share."""
     planted: str | None = None
     """Instead: vectors of known features: superposition, tree, toy_model, compiled, circles, composed, synthetic, synthetic-small."""
     model: str | None = None
@@ -67,6 +73,10 @@ class Source:
         for name in sorted(given - {kinds[0], *GOES_WITH[kinds[0]]}):
             others = " or ".join(_flag(kind) for kind, names in GOES_WITH.items() if name in names)
             raise BadInput(f"{_flag(name)} goes with {others}, not with {_flag(kinds[0])}. Leave it out.")
+        if not 0 < self.mix_share < 1 or (self.mix is None and "mix_share" in given) or (self.mix and self.side_by_side):
+            raise BadInput(
+                f"--mix-share is a share between 0 and 1 of what --mix names, without --side-by-side; got {self.mix_share:g}."
+            )
         if self.model is not None and (self.corpus is None or not self.site):
             raise BadInput("--model also needs --corpus and --site, e.g. --corpus demo --site resid_post.10.")
         if self.end_to_end and (len(self.site) > 1 or self.predict or "buffer_rows" in given):
@@ -76,7 +86,8 @@ class Source:
 
 
 GOES_WITH = {
-    "data": ("predict_data", "held_out_share"), "activations": ("site", "predict", "buffer_rows", "held_out_share"), "planted": (),
+    "data": ("predict_data", "held_out_share"), "planted": (),
+    "activations": ("side_by_side", "mix", "mix_share", "site", "predict", "buffer_rows", "held_out_share"),
     "model": ("model_dtype", "corpus", "site", "predict", "end_to_end", "buffer_rows", "held_out_share"),
 }  # fmt: skip
 """Kinds of source, and what may be said beside each."""
@@ -131,10 +142,26 @@ def open_source(
     if source.data is not None:
         return Tensors.read(source.data, source.predict_data, held_out_share=source.held_out_share), {}
     if source.activations is not None:
-        return _gathered(source, source.activations, store, machine, progress)
+        return _several(source, source.activations, store, machine, progress)
     if source.planted is not None:
         return planted(source.planted, seed), {}
     return _at_work(source, str(source.model), str(source.corpus), text, store, machine, progress)
+
+
+def _several(
+    source: Source, ref: str, store: Store, machine: Machine, progress: Progress
+) -> tuple[ActivationSource, dict[str, Any]]:
+    """Gathered activations, with others mixed in or laid beside them."""
+    from assay.activations import Mixed, SideBySide
+
+    first, facts = _gathered(source, ref, store, machine, progress)
+    if source.mix:
+        other, _ = _gathered(source, source.mix, store, machine, progress)
+        return Mixed([(first, 1 - source.mix_share), (other, source.mix_share)]), facts
+    if source.side_by_side:
+        others = [_gathered(source, other, store, machine, progress)[0] for other in source.side_by_side]
+        return SideBySide([first, *others]), {key: value for key, value in facts.items() if key == "text"}
+    return first, facts
 
 
 def _gathered(

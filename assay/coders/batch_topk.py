@@ -61,11 +61,13 @@ class BatchTopK(LinearCoder[BatchTopKConfig]):
         if self.free:
             assert code.latents.indices is not None
             kept = kept * self.W_dec.norm(dim=1)[code.latents.indices]
-        kept = kept[kept > 0]
-        if len(kept):
-            self.threshold_batches += 1
-            share = 1.0 / min(int(self.threshold_batches), self.config.threshold_window)
-            self.threshold += share * (kept.min().double() - self.threshold)
+        if not len(kept):
+            return
+        least = torch.where(kept > 0, kept, torch.inf).min().double()
+        there = least.isfinite()  # some activation was positive; asked on the device, so that nothing waits
+        self.threshold_batches += there
+        share = 1.0 / self.threshold_batches.double().clamp(1, self.config.threshold_window)
+        self.threshold += torch.where(there, share * (least - self.threshold), 0.0)
 
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
         self._track_threshold(code)

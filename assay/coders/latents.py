@@ -107,8 +107,8 @@ class Latents:
         """On how many tokens each latent is non-zero."""
         if self.indices is None:
             return (self.values != 0).reshape(-1, self.d_sae).sum(0)
-        live = self.indices[self.values != 0]
-        return torch.bincount(live, minlength=self.d_sae)
+        live = (self.values != 0).long()  # bincount would wait for a GPU
+        return live.new_zeros(self.d_sae).index_add(0, self.indices, live)
 
     def fired(self) -> Bool[Tensor, " d_sae"]:
         """Which latents are non-zero anywhere."""

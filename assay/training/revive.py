@@ -48,13 +48,13 @@ def terms(
     batch: Batch,
     code: Code,
     own: Mapping[str, Tensor],
-    dead: Bool[Tensor, " d_sae"],
+    dead: Bool[Tensor, " d_sae"] | None,
     *,
     scaled: bool = True,
 ) -> dict[str, Float[Tensor, ""]]:
     """What "aux_k" or "ghost" add to the `own` terms of a coder's loss, for `code = coder.encode(batch.x)`.
 
-    Where the architecture brings AuxK, "aux_k" adds nothing to it. `scaled` (ghost): times the share of dead latents.
+    Where the architecture brings AuxK, "aux_k" adds nothing to it. `dead` is None where none is. `scaled` (ghost): times the share of dead latents.
     """
     if kind not in ("aux_k", "ghost"):
         raise UnknownName.among("term that revives latents", kind, ("aux_k", "ghost"))
@@ -63,6 +63,8 @@ def terms(
     found = inner(coder)
     if kind == "aux_k" and hasattr(found.config, "aux_weight"):
         raise BadInput(f"aux_weight=0 turns off the AuxK that {type(found).__name__} brings. Leave it out, or use revive=none.")
+    if dead is None:
+        return {kind: own["mse"].new_zeros(())}
     if isinstance(coder, Composed):
         batch, code = coder.inside(batch), coder.code_inside(code)
     y_hat = found.decode(code)

@@ -15,6 +15,7 @@ from assay.timeline import part
 from assay.training import revive, start
 from assay.training.config import TrainConfig
 from assay.training.control import Controller
+from assay.training.later import Later
 from assay.training.optim import Optimiser, lr_factor
 
 BINS = 14  # of firing frequencies: never, below 10⁻⁶, then half decades up to 1
@@ -33,6 +34,7 @@ class Trainee:
         home = coder.W_dec.device
         self.since = torch.zeros(coder.d_sae, dtype=torch.int64, device=home)
         self.fires = torch.zeros(coder.d_sae, dtype=torch.int64, device=home)
+        self.some_dead = Later(self.dead.any())
         self.seen = torch.zeros((), dtype=torch.int64)  # vectors since the last row
         self.best = torch.full((), float("inf"), dtype=torch.float64)  # lowest FVU of any row
         self.average = [p.detach().clone() for p in self.parameters] if cfg.ema else []
@@ -59,7 +61,7 @@ class Trainee:
     ) -> tuple[dict[str, float], tuple[int, ...]]:
         """One update (or, for a baseline, one look). Metrics only when asked: they cost a synchronisation."""
         cfg, coder = self.cfg, self.coder
-        dead = self.since >= cfg.dead_after
+        dead = self.dead
         if number in cfg.resample_steps and self.optimiser:
             dead = self._resampled(batch, dead, number)
         coder.fraction = 1.0 if cfg.fine_tune else number / cfg.steps  # what was annealed stays so
@@ -67,7 +69,7 @@ class Trainee:
             with part("encoder"):
                 code = coder.encode(batch.x)
             with part("decode"):
-                terms = self._terms(batch, code, number, dead, scales)
+                terms = self._terms(batch, code, number, dead if self.some_dead else None, scales)
                 loss = torch.stack([t.reshape(()) for t in terms.values()]).sum()
         self._count(code, len(batch.x))
         metrics: dict[str, float] = {}
@@ -92,9 +94,17 @@ class Trainee:
             self.since[dead] = 0
             for kept, p in zip(self.average, self.parameters):  # an average with what is gone is of no use
                 kept.copy_(p.detach())
+            self.some_dead = Later(self.dead.any())
         return torch.zeros_like(dead)
 
-    def _terms(self, batch: Batch, code: Code, number: int, dead: Tensor, scales: tuple[float, float]) -> Mapping[str, Tensor]:
+    @property
+    def dead(self) -> Tensor:
+        """Which latents have not fired for long."""
+        return self.since >= self.cfg.dead_after
+
+    def _terms(
+        self, batch: Batch, code: Code, number: int, dead: Tensor | None, scales: tuple[float, float]
+    ) -> Mapping[str, Tensor]:
         cfg, coder = self.cfg, self.coder
         pressure = self.controller.pressure if self.controller else 1.0
         step = Step((number + 1) / cfg.steps, None if cfg.revive in ("none", "ghost", "resample") else dead, pressure)
@@ -110,6 +120,7 @@ class Trainee:
         firing = code.latents.firing()
         self.since += size
         self.since[firing > 0] = 0
+        self.some_dead = Later(self.dead.any())
         self.fires += firing
         self.seen += size
 
@@ -201,6 +212,7 @@ class Trainee:
         self.coder.load_state_dict({k.removeprefix("coder."): v for k, v in own.items() if k.startswith("coder.")})
         for key, value in self._own().items():
             value.copy_(own[key])
+        self.some_dead = Later(self.dead.any())
         if self.optimiser:
             self.optimiser.restore({k.removeprefix("optimiser."): v for k, v in own.items() if k.startswith("optimiser.")})
 
