@@ -146,7 +146,8 @@ class SparseCoder(nn.Module, Generic[C]):
 
     def decode(self, code: Code) -> Float[Tensor, "*n d_out"]:
         """The reconstruction (or prediction) a code stands for."""
-        return code.base + code.scale * code.latents.decode(self.W_dec)
+        found = code.latents.decode(self.W_dec)
+        return code.base + (found if isinstance(code.scale, float) and code.scale == 1 else code.scale * found)
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
         return self.decode(self.encode(x))

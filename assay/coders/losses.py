@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.nn.functional as F
 
 from assay.coders.base import Batch, Step
 from assay.errors import BadInput
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def mse(y: Float[Tensor, "n d_out"], y_hat: Float[Tensor, "n d_out"]) -> Float[Tensor, ""]:
     """Squared error summed over the width, averaged over tokens. With E‖y‖² = 1 it is close to the unexplained fraction."""
-    return (y - y_hat).square().sum(-1).mean()
+    return F.mse_loss(y_hat, y, reduction="sum") / (y.numel() // y.shape[-1])
 
 
 def warm_up(step: Step, share: float) -> float:
