@@ -10,7 +10,9 @@ import torch
 from assay import coders as architectures
 from assay import registry
 from assay.activations.base import ActivationSource
+from assay.activations.truth import PlantedSource
 from assay.coders.base import Batch, SparseCoder
+from assay.coders.oracle import Oracle
 from assay.coders.permuted_decoder import PermutedDecoder
 from assay.errors import BadInput, UnknownName
 from assay.formats import native
@@ -21,6 +23,7 @@ from assay.sweep import save_baseline
 
 SAMPLE = 16_384
 PIECE = 2048
+NOT_FITTED = {"permuted_decoder", "oracle"}
 NEAR = 1.05  # comparisons at matched L0 interpolate, and reach 10 % beyond the ends
 
 
@@ -46,23 +49,28 @@ def matched(
     seed: int = 0,
 ) -> dict[str, SparseCoder[Any]]:
     """Baselines for coders trained on `source`: `pca-k32`, `random-k32` … for each L0 among them (to within 5 %), and
-    `permuted-NAME` for each coder.
+    `permuted-NAME` for each coder. Only a planted source, whose truth is known, has an `oracle`; it is as sparse as the truth.
 
     `names` are architectures, all baselines when left out; `UnknownName` for another. A dictionary that has fewer latents than a
     coder's L0 has no twin and is left out. With a `store` they are kept there as coders, under the names that are given back, with
     `about` in their manifests; what an earlier call made stays.
     """
     known = registry.CODERS.names(tag="baseline")
-    wanted = known if names is None else list(names)
+    truth = source if isinstance(source, PlantedSource) else None
+    wanted = [name for name in known if truth or name != "oracle"] if names is None else list(names)
     for name in wanted:
         if name not in known:
             raise UnknownName.among("baseline", name, known)
+    if "oracle" in wanted and truth is None:
+        raise BadInput("An oracle knows the true features, and only planted sources have such. Leave it out of the baselines.")
     found: dict[str, SparseCoder[Any]] = {}
-    if set(wanted) - {"permuted_decoder"}:
+    if set(wanted) - NOT_FITTED:
         x = sample(source, seed)
         widest = _levels((sparsity(coder, x), coder.d_sae) for coder in coders.values())
         fitted = {f"{kind}-k{k}": _fitted(kind, x, k, widest[k], seed) for kind in wanted for k in sorted(widest)}
         found = {name: coder for name, coder in fitted.items() if coder is not None}
+    if "oracle" in wanted and truth is not None:
+        found["oracle"] = Oracle.of(truth.directions, truth.offset)
     if "permuted_decoder" in wanted:
         found |= {f"permuted-{n}": PermutedDecoder.of(c, native.architecture_of(c), seed=seed) for n, c in coders.items()}
     found = {name: coder.eval() for name, coder in found.items()}
@@ -80,7 +88,7 @@ def _levels(found: Iterable[tuple[int, int]]) -> dict[int, int]:
 
 def _fitted(kind: str, x: Float[Tensor, "n d_in"], k: int, d_sae: int, seed: int) -> SparseCoder[Any] | None:
     """A fixed dictionary of k latents a token, or None where it has fewer than k."""
-    if kind == "permuted_decoder":
+    if kind in NOT_FITTED:
         return None
     latents = d_sae if kind == "random" else 2 * x.shape[1]  # both signs of each component or neuron
     if k > latents:

@@ -16,15 +16,17 @@ import torch
 
 from assay import codec, passes, provenance, registry, results
 from assay.activations import Activations, GatherConfig, gather
+from assay.activations.score import truths
+from assay.activations.truth import PlantedSource
 from assay.coders.base import SparseCoder
 from assay.corpora.base import Corpus, Document
-from assay.errors import BadInput
-from assay.evals.base import Eval, Labelled, LabelledInput, Losses, Need, PassesInput
+from assay.errors import BadInput, WidthMismatch
+from assay.evals.base import Eval, Labelled, LabelledInput, Losses, Need, PassesInput, Truth, TruthInput
 from assay.models.base import Model, Site
 from assay.progress import Progress, silent
 from assay.randomness import numpy_generator
 from assay.results import Record
-from assay.splice import coder_hash, inference, splice
+from assay.splice import coder_hash, home, inference, splice
 from assay.store import Store, digest
 
 if TYPE_CHECKING:
@@ -38,26 +40,29 @@ def evaluate(
     coders: Mapping[str, SparseCoder[Any]],
     evals: Sequence[Eval[Any] | str],
     *,
-    model: Model,
-    site: Site | str,
     store: Store,
+    model: Model | None = None,
+    site: Site | str | None = None,
     text: Tokens | None = None,
     labelled: Mapping[str, Corpus] | Callable[[str], Corpus] | None = None,
+    planted: PlantedSource | None = None,
     hashes: Mapping[str, str] | None = None,
     again: Again = "missing",
     progress: Progress = silent,
 ) -> list[Record]:
     """Records of every (eval, coder), in that order, each also in the store.
 
-    `text`: held-out token rows. `labelled`: gives the corpus of a name, for evals on labelled data. `hashes`: identities of the
-    coders, computed from their weights where left out. `again`: "missing" scores what has no record with this very coder,
-    configuration and data; "never" is content with any record of that eval and coder; "always" scores everything anew,
-    from the passes in the store. Raises `WidthMismatch` before anything runs when a coder does not fit the site.
+    `model` and `site`: what the coders stand for, which all evals need but those of a planted truth. `text`: held-out token rows.
+    `labelled`: gives the corpus of a name, for evals on labelled data. `planted`: the source that the coders learnt from, for evals
+    that compare with its truth. `hashes`: identities of the coders, computed from their weights where left out. `again`: "missing"
+    scores what has no record with this very coder, configuration and data; "never" is content with any record of that eval and
+    coder; "always" scores everything anew, from the passes in the store. Raises `WidthMismatch` before anything runs when a coder
+    does not fit the site or the source.
     """
-    bench = _Bench(model, Site.parse(site), store, text, labelled, progress)
+    bench = _Bench(model, None if site is None else Site.parse(site), store, text, labelled, planted, progress)
     wanted = [registry.EVALS.load(e)() if isinstance(e, str) else e for e in evals]
-    for coder in coders.values():
-        splice(model, {bench.site: coder})
+    for one in wanted:
+        bench.fits(one, coders)
     known = {name: (hashes or {}).get(name) or coder_hash(coder) for name, coder in coders.items()}
     found: dict[tuple[int, str], Record] = {}
     jobs: list[tuple[int, str, str, dict[str, str]]] = []
@@ -112,11 +117,11 @@ def _score(
         scores, details = one.run(coder, {k: bench.given(need, hash_) for k, need in one.needs().items()})
     if undeclared := {s.metric for s in scores} - set(one.metrics):
         raise BadInput(f"{eval_name(one)} scored metrics that it does not declare: {', '.join(sorted(undeclared))}.")
-    about = describe(coder) | {"model": bench.model.name, "site": str(bench.site)}
+    about, device = describe(coder) | bench.about(one), home(coder) if bench.is_planted(one) else bench.model.device
     return Record(
         schema=codec.SCHEMAS["record"], key=key, coder=name, coder_hash=hash_, eval=eval_name(one), eval_version=one.version,
         config=asdict(one.config), inputs=inputs, about=about, scores=scores, details=details,
-        made=provenance.made(device=str(bench.model.device), seconds=seconds()),
+        made=provenance.made(device=str(device), seconds=seconds()),
     )  # fmt: skip
 
 
@@ -124,13 +129,58 @@ class _Bench:
     """What all coders are measured on, gathered once."""
 
     def __init__(
-        self, model: Model, site: Site, store: Store, text: Tokens | None,
-        labelled: Mapping[str, Corpus] | Callable[[str], Corpus] | None, progress: Progress,
+        self, model: Model | None, site: Site | None, store: Store, text: Tokens | None,
+        labelled: Mapping[str, Corpus] | Callable[[str], Corpus] | None, planted: PlantedSource | None, progress: Progress,
     ):  # fmt: skip
-        self.model, self.site, self.store, self.text, self.progress = model, site, store, text, progress
-        self._labelled = labelled
+        self._model, self._site, self.store, self.text, self.progress = model, site, store, text, progress
+        self._labelled, self._planted = labelled, planted
         self._corpora: dict[str, Corpus] = {}
         self._ready: dict[Need, Any] = {}
+
+    @property
+    def model(self) -> Model:
+        """What coders are spliced into."""
+        if self._model is None:
+            raise BadInput("These evals run a model with the coders spliced in. Pass model=… and site=….")
+        return self._model
+
+    @property
+    def site(self) -> Site:
+        """Where they are."""
+        if self._site is None:
+            raise BadInput("These evals need the site that the coders stand for. Pass site=…, e.g. resid_post.10.")
+        return self._site
+
+    @property
+    def planted(self) -> PlantedSource:
+        """What they learnt from, where its truth is known."""
+        if self._planted is None:
+            raise BadInput(
+                "These evals compare with a known truth. Pass planted=…, the planted source that the coders learnt from."
+            )
+        return self._planted
+
+    @staticmethod
+    def is_planted(one: Eval[Any]) -> bool:
+        """Whether all that an eval needs is a planted truth: no model, no site."""
+        return all(isinstance(need, Truth) for need in one.needs().values())
+
+    def fits(self, one: Eval[Any], coders: Mapping[str, SparseCoder[Any]]) -> None:
+        """Refuse coders that have not the widths of what they are measured on."""
+        for name, coder in coders.items():
+            if not self.is_planted(one):
+                splice(self.model, {self.site: coder})
+            elif (coder.d_in, coder.d_out) != (self.planted.d_in, self.planted.d_out):
+                raise WidthMismatch(
+                    f"{self.planted.kind} vectors have width {self.planted.d_in}, but {name} reads {coder.d_in} and gives "
+                    f"{coder.d_out}. {eval_name(one)} takes coders that were trained on this source."
+                )
+
+    def about(self, one: Eval[Any]) -> dict[str, str]:
+        """What a record says of where a coder was measured."""
+        if self.is_planted(one):
+            return {"model": self.planted.kind, "site": f"seed {self.planted.seed}"}
+        return {"model": self.model.name, "site": str(self.site)}
 
     def corpus(self, name: str) -> Corpus:
         """The labelled corpus of a name."""
@@ -142,10 +192,18 @@ class _Bench:
 
     def inputs(self, one: Eval[Any]) -> dict[str, str]:
         """Hashes of all that an eval's numbers are computed from, beside the coder."""
-        found = {"model": self.model.fingerprint, "dtype": str(self.model.dtype).removeprefix("torch."), "site": str(self.site)}
+        found = {}
+        if not self.is_planted(one):
+            found = {
+                "model": self.model.fingerprint,
+                "dtype": str(self.model.dtype).removeprefix("torch."),
+                "site": str(self.site),
+            }
         for name, need in one.needs().items():
             if isinstance(need, Labelled):
                 found[name] = self.corpus(need.corpus).fingerprint
+            elif isinstance(need, Truth):
+                found[name] = self.planted.fingerprint
             elif self.text is None:
                 raise BadInput(
                     f"{eval_name(one)} needs held-out text. Pass text=…, tokenised rows that no coder was trained on."
@@ -159,6 +217,8 @@ class _Bench:
         for need in sorted(needs, key=repr):
             if isinstance(need, Labelled):
                 self._ready[need] = self._gather(need)
+            elif isinstance(need, Truth):
+                self._ready[need] = truth(self.planted, need)
             else:
                 assert self.text is not None
                 read = passes.Text(self.model, self.site, self.text, need.tokens, self.store, self.progress)
@@ -166,10 +226,10 @@ class _Bench:
                 read.run({key: splice(self.model, {self.site: coder}) for key, coder in coders.items()})
                 self._ready[need] = read
 
-    def given(self, need: Need, hash_: str) -> PassesInput | LabelledInput:
+    def given(self, need: Need, hash_: str) -> PassesInput | LabelledInput | TruthInput:
         """What an eval of the coder with this hash sees of a need."""
         ready = self._ready[need]
-        if isinstance(ready, LabelledInput):
+        if isinstance(ready, LabelledInput | TruthInput):
             return ready
         return PassesInput(
             documents=len(ready.documents), vectors=ready.vectors, mean=ready.mean, document=ready.predicted,
@@ -197,6 +257,21 @@ class _Bench:
             name=need.corpus, labels=chosen.labels, train=chosen.train, classes=chosen.classes, leak=chosen.leak,
             conflicts=chosen.conflicts, vectors=vectors,
         )  # fmt: skip
+
+
+def truth(source: PlantedSource, need: Truth) -> TruthInput:
+    """Vectors of a source, made once for all coders. Of what is true of them only the places of the features are kept."""
+    kept = [(x, there.nonzero(as_tuple=True)) for x, there in truths(source, need.vectors, need.seed)]
+
+    def pieces() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for x, places in kept:
+            there = torch.zeros(len(x), source.latents, dtype=torch.bool)
+            there[places] = True
+            yield x, there
+
+    return TruthInput(
+        source=source.describe(), directions=source.directions.cpu(), parents=getattr(source, "parents", None), pieces=pieces
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

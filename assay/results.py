@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -114,7 +114,22 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return [r for r in now if last[r.eval, r.setting, r.coder] == r.coder_hash]
 
 
+def sparsities(records: Iterable[Record]) -> dict[str, float]:
+    """L0 of each coder, by its hash, as `core` measured it last."""
+    core = sorted((r for r in records if r.eval == "core"), key=lambda r: r.made.at)
+    return {r.coder_hash: l0 for r in core if (l0 := r.value("l0")) is not None}
+
+
 # ---- tables --------------------------------------------------------------------------------------------------------------------
+
+Beside = Callable[[Record, Score], Mapping[str, Any]]
+"""Further columns of a score."""
+
+
+def nothing(record: Record, score: Score) -> Mapping[str, Any]:
+    """No further columns."""
+    return {}
+
 
 CORE = ("l0", "loss_recovered[ablation=mean]", "fvu", "kl", "frac_alive")
 
@@ -129,34 +144,51 @@ def table(records: Sequence[Record], metrics: Sequence[str] | None = None) -> li
     for spec in wanted:
         if spec not in known:
             raise UnknownName.among("metric", spec, known)
-    return [_who(r) | {spec: r.score(spec) for spec in wanted} for r in records]
+    return [who(r) | {spec: r.score(spec) for spec in wanted} for r in records]
 
 
-def _who(r: Record) -> dict[str, Any]:
+WHO = ("coder", "architecture", "baseline", "eval", "setting")
+
+
+def who(r: Record) -> dict[str, Any]:
+    """What a row of a table begins with: `WHO`."""
     about = {"architecture": r.about.get("architecture"), "baseline": bool(r.about.get("baseline"))}
     return {"coder": r.coder} | about | {"eval": r.eval, "setting": r.setting}
 
 
-def export(records: Sequence[Record], format: Literal["csv", "json", "markdown"], metrics: Sequence[str] | None = None) -> str:
-    """Text of all scores: csv (one line a score), json (whole records, an array), or a markdown table (one line a record)."""
+def export(
+    records: Sequence[Record],
+    format: Literal["csv", "json", "markdown"],
+    metrics: Sequence[str] | None = None,
+    beside: Beside = nothing,
+) -> str:
+    """Text of all scores: csv (one line a score), json (whole records, an array), or a markdown table (one line a record).
+
+    `beside`: further columns of a line of csv, such as those of `compare.beside`.
+    """
     if format == "json":
         return codec.to_json([codec.to_data(r) for r in records]) + "\n"
     rows = table(records, metrics)
     if format == "csv":
-        return _csv(rows)
+        return _csv(records, rows, beside)
     if format == "markdown":
         return _markdown(rows)
     raise UnknownName.among("export format", format, ["csv", "json", "markdown"])
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    who = ["coder", "architecture", "baseline", "eval", "setting"]
-    writer.writerow([*who, "metric", "value", "low", "high", "n", "reason"])
-    for row in rows:
+def _csv(records: Sequence[Record], rows: Sequence[Mapping[str, Any]], beside: Beside) -> str:
+    lines: list[dict[str, Any]] = []
+    for record, row in zip(records, rows, strict=True):
         for s in (v for v in row.values() if isinstance(v, Score)):
-            writer.writerow([*(row[w] for w in who), s.spec, s.value, s.low, s.high, s.n, s.reason])
+            numbers = {"metric": s.spec, "value": s.value, "low": s.low, "high": s.high, "n": s.n, "reason": s.reason}
+            lines.append({w: row[w] for w in WHO} | numbers | dict(beside(record, s)))
+    out = io.StringIO()
+    names = list(
+        dict.fromkeys([*WHO, "metric", "value", "low", "high", "n", "reason", *(name for line in lines[:1] for name in line)])
+    )
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return out.getvalue()
 
 
@@ -191,10 +223,12 @@ def fvu(s: statistics.Sums) -> np.ndarray:
     return s["se"] / s["variance"]
 
 
-def combination(records: Sequence[Record], weights: Sequence[float], statistic: statistics.Statistic = recovered) -> Interval:
-    """Σ weights · statistic(record) over `core` records of one setting, *paired*: all see the same resampled blocks of documents.
+def combination(
+    records: Sequence[Record], of: Callable[[np.ndarray], np.ndarray], statistic: statistics.Statistic = recovered
+) -> Interval:
+    """`of` the records' values [..., records], *paired*: `core` records of one setting, all under the same drawings of documents.
 
-    Weights (1, −1) compare two coders; those of `statistics.matched` interpolate a sweep.
+    `lambda v: v[..., 0] - v[..., 1]` compares two coders; `statistics.interpolate` goes along a sweep.
     """
     if len({r.setting for r in records}) != 1:
         raise BadInput(
@@ -204,7 +238,7 @@ def combination(records: Sequence[Record], weights: Sequence[float], statistic: 
 
     def value(s: Mapping[Any, np.ndarray]) -> np.ndarray:
         each = [statistic({k: v for (which, k), v in s.items() if which == i}) for i in range(len(records))]
-        return np.asarray(sum(w * e for w, e in zip(weights, each, strict=True)))
+        return of(np.stack(each, axis=-1))
 
     return statistics.bootstrap(value, parts, numpy_generator("compare", records[0].setting))  # type: ignore[arg-type]
 
@@ -218,7 +252,7 @@ class Place:
     rival: str | None
     """The strongest baseline architecture that reaches this L0."""
     rival_value: float | None
-    """Its loss recovered, interpolated to this L0 (linear in log L0)."""
+    """Its loss recovered, interpolated to this L0 (`statistics.interpolate`)."""
     advantage: Interval | None
     """Loss recovered minus the rival's, paired over documents; None where no baseline reaches this L0."""
 
@@ -246,28 +280,21 @@ def leaderboard(records: Iterable[Record]) -> list[Place]:
 
 def _place(r: Record, baselines: Sequence[Record]) -> Place:
     l0, spec = r.value("l0") or 0.0, "loss_recovered[ablation=mean]"
-    best: tuple[float, str, list[Record], np.ndarray] | None = None
+    best: tuple[float, str, list[Record]] | None = None
     own = {r.about["architecture"]} if r.about.get("baseline") else set()
     for name in sorted({o.about["architecture"] for o in baselines} - own):
         sweep = [o for o in baselines if o.about["architecture"] == name]
-        weights = statistics.matched([o.value("l0") or 0.0 for o in sweep], l0)
-        if weights is not None:
-            value = float(weights @ np.array([o.value(spec) for o in sweep]))
-            best = max((b for b in (best, (value, name, sweep, weights)) if b), key=lambda b: b[0])
+        value = along(sweep, l0)(np.array([o.value(spec) for o in sweep]))
+        if value is not None and (best is None or value > best[0]):
+            best = float(value), name, sweep
     if best is None:
         return Place(record=r, l0=l0, rival=None, rival_value=None, advantage=None)
-    return Place(record=r, l0=l0, rival=best[1], rival_value=best[0], advantage=combination([r, *best[2]], [1.0, *-best[3]]))
+    rival = along(best[2], l0)
+    advantage = combination([r, *best[2]], lambda v: v[..., 0] - rival(v[..., 1:]))
+    return Place(record=r, l0=l0, rival=best[1], rival_value=best[0], advantage=advantage)
 
 
-def at_l0(records: Iterable[Record], l0: float, statistic: statistics.Statistic = recovered) -> dict[str, Interval]:
-    """Each architecture's value at a matched L0, interpolated along its own sweep; architectures that do not reach it are left out."""
-    rows = [r for r in latest(records) if r.eval == "core" and r.value("l0") is not None]
-    if len({r.setting for r in rows}) > 1:
-        raise BadInput("These records were made with several settings; compare one model, text and configuration at a time.")
-    found = {}
-    for name in sorted({r.about["architecture"] for r in rows}):
-        sweep = [r for r in rows if r.about["architecture"] == name]
-        weights = statistics.matched([r.value("l0") or 0.0 for r in sweep], l0)
-        if weights is not None:
-            found[name] = combination(sweep, weights.tolist(), statistic)
-    return found
+def along(sweep: Sequence[Record], at: float) -> Callable[[np.ndarray], Any]:
+    """From values [..., records] of a sweep of `core` records to the value at the L0 `at`, or None where they do not reach it."""
+    l0 = [r.value("l0") or 0.0 for r in sweep]
+    return lambda values: statistics.interpolate(l0, values, at)

@@ -8,7 +8,7 @@ import torch
 from assay.activations import Planted, Tensors
 from assay.baselines import _levels, matched, sample, sparsity
 from assay.coders import new
-from assay.errors import UnknownName
+from assay.errors import BadInput, UnknownName
 from assay.sweep import sweep
 from assay.train import TrainConfig, train
 
@@ -41,6 +41,8 @@ def test_every_level_of_sparsity_has_its_twins(trained, source):
     for name, coder in found.items():
         assert not coder.training
         assert coder(x).isfinite().all()
+        if name == "oracle":
+            continue
         level = levels[name.removeprefix("permuted-")] if "permuted" in name else int(name.rpartition("k")[2])
         assert 0.9 * level - 0.5 < coder.encode(x).latents.l0().mean().item() < level + 0.6, name
 
@@ -56,6 +58,17 @@ def test_a_level_that_a_dictionary_cannot_have_is_left_out(source):
     assert set(matched({"dense": dense}, source, ["pca", "identity", "random"])) == {
         f"random-k{sparsity(dense, sample(source))}"
     }
+
+
+def test_only_planted_sources_have_an_oracle(trained, source):
+    oracle = matched(trained, source, ["oracle"])["oracle"]
+    torch.testing.assert_close(oracle.W_dec, source.directions)
+    level = source.probabilities.sum()
+    assert 0.85 * level < oracle.encode(sample(source)).latents.l0().mean().item() < 1.15 * level, "as sparse as the truth"
+    other = Tensors(torch.randn(2048, 16, generator=torch.Generator().manual_seed(1)))
+    assert not [name for name in matched(trained, other) if "oracle" in name]
+    with pytest.raises(BadInput, match="only planted sources"):
+        matched(trained, other, ["pca", "oracle"])
 
 
 def test_unknown_ones_are_named(trained, source):

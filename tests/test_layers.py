@@ -22,6 +22,7 @@ FLOORS = {
         "profile",
         "sweep",
         "report",
+        "compare",
         "evaluate",
         "baselines",
         "surgery",

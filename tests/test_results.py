@@ -122,14 +122,15 @@ def test_versions_never_stand_together():
 
 def test_paired_comparison():
     a, b = make_record("a", lost=0.10, seed=1), make_record("b", lost=0.15, seed=2)
-    gap = results.combination([a, b], [1, -1])
+    minus = lambda v: v[..., 0] - v[..., 1]  # noqa: E731
+    gap = results.combination([a, b], minus)
     assert gap.value == pytest.approx(0.05)
     assert 0 < gap.low < gap.high < 0.1
     assert gap.n == BLOCKS
-    assert results.combination([a, a], [1, -1]).high == pytest.approx(0)
-    assert results.combination([a, b], [1, -1], results.fvu).value == pytest.approx(-0.05)
+    assert results.combination([a, a], minus).high == pytest.approx(0)
+    assert results.combination([a, b], minus, results.fvu).value == pytest.approx(-0.05)
     with pytest.raises(BadInput, match="one setting"):
-        results.combination([a, make_record("c", inputs={"model": "other"})], [1, -1])
+        results.combination([a, make_record("c", inputs={"model": "other"})], minus)
 
 
 def test_leaderboard_compares_at_the_coders_own_l0():
@@ -154,16 +155,6 @@ def test_leaderboard_keeps_settings_apart():
     other = replace(make_record("x", "pca", 16, 0.01, True, inputs={"model": "other"}))
     places = {p.record.coder: p for p in results.leaderboard([make_record("a", l0=16), other])}
     assert places["a"].rival is None
-
-
-def test_architectures_at_one_l0():
-    at = results.at_l0(sweep(), 32)
-    assert set(at) == {"topk", "batch_topk", "pca"}  # random has L0 64 alone
-    assert at["topk"].value == pytest.approx(0.86)
-    assert at["batch_topk"].value == pytest.approx(0.84)
-    assert all(i.low < i.value < i.high for i in at.values())
-    with pytest.raises(BadInput, match="several settings"):
-        results.at_l0([*sweep(), make_record("x", inputs={"model": "other"})], 32)
 
 
 def test_plots_show_every_line_and_repeat(tmp_path):

@@ -7,7 +7,8 @@ the stream, as in Tracr's section 5. Features are far from independent: what is 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -62,3 +63,7 @@ class Compiled(PlantedSource):
 
     def settings(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary, "length": self.length, "compressed": self.compressed}
+
+    @classmethod
+    def described(cls, about: Mapping[str, Any]) -> Self:
+        return super().described({**about, "d": about["d"] if about["compressed"] else None})

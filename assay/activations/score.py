@@ -6,21 +6,56 @@ MCC after O'Neill et al. 2025 (arXiv 2505.20254); γ after Rajamanoharan et al. 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn.functional import normalize
 
 from assay.coders.base import SparseCoder
 from assay.errors import BadInput, WidthMismatch
-from assay.shapes import Float, Int, Tensor
+from assay.shapes import Bool, Float, Int, Tensor
 
 if TYPE_CHECKING:
     from assay.activations.truth import PlantedSource
 
 TIE = 1e-4
 """Of two features that are opposite, a latent is matched to the one it points along: cosines below 0 count this much less."""
+RECOVERED = 0.9
+"""A feature counts as recovered when a decoder row has a larger cosine with it."""
+BLOCK = 64
+"""Vectors whose sums are kept together. They are independent, so blocks are the units that intervals resample."""
+
+OVER_VECTORS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "l0": lambda s: s["l0"] / s["vectors"],
+    "true_l0": lambda s: s["true_l0"] / s["vectors"],
+    "explained_variance": lambda s: 1 - s["error"] / s["variance"],
+    "shrinkage": lambda s: s["ratio"] / s["non_zero"],
+    "gamma": lambda s: np.where(s["along"] > 1e-6 * s["lengths"], s["lengths"] / s["along"], np.nan),  # else nothing is along x
+}
+"""Scores that are functions of sums over vectors."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a look at a coder finds, before any mean is taken over it: what intervals are made from."""
+
+    sums: dict[str, np.ndarray]
+    """Sums over blocks of vectors, [blocks] each: what `OVER_VECTORS` are functions of."""
+    latents: dict[str, np.ndarray]
+    """[d_sae] each; scores are their means: precision, recall, f1, accuracy, dead, dense."""
+    features: dict[str, np.ndarray]
+    """[latents] each, over the true features; scores are their means: mmcs, recovered."""
+    cosines: np.ndarray
+    """Of latents and features matched one to one, without sign; their mean is the MCC."""
+    nearest: np.ndarray
+    """The nearest feature of each latent, [d_sae]."""
+    absorbed: np.ndarray
+    """Of each feature that has children, in a hierarchy: on how many of the vectors that have both the feature and one of its children
+    the feature's own latent (the one with the nearest decoder row) is silent, as a share. Empty without a hierarchy."""
 
 
 @torch.no_grad()
@@ -41,25 +76,58 @@ def score(coder: SparseCoder[Any], source: PlantedSource, n: int = 16_384, seed:
 
     A dead latent has precision, recall and F1 of 0; its accuracy, as published, is the share of vectors without its feature.
     """
-    if not coder.linear:
-        raise BadInput(f"{type(coder).__name__} has no decoder directions to compare with the true ones.")
+    found = measure(coder, source.directions, truths(source, n, seed))
+    sums = {name: column.sum() for name, column in found.sums.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = {name: float(formula(sums)) for name, formula in OVER_VECTORS.items()}
+    return {
+        **{name: value if np.isfinite(value) else float("nan") for name, value in ratios.items()},
+        **{name: float(column.mean()) for name, column in (found.latents | found.features).items()},
+        "mcc": float(found.cosines.mean()),
+        "uniqueness": len(np.unique(found.nearest)) / len(found.nearest),
+    }
+
+
+def truths(source: PlantedSource, n: int, seed: int = 0) -> Iterator[tuple[Float[Tensor, "b d"], Bool[Tensor, "b latents"]]]:
+    """`n` vectors that no training reads, `seed` says which: pieces of (x, which features are there)."""
     if n < 2 or seed < 0:
         raise BadInput(f"A score needs n ≥ 2 vectors and seed ≥ 0; got {n}, {seed}.")
-    was, form = coder.training, coder.folded().eval()
-    nearest = match(form.W_dec, source.directions)
-    counts = _Counts(form.d_sae, source.d_in)
     for number, size in enumerate(_sizes(n)):
         x, truth = source.codes(size, f"score {seed}", number)
+        yield x.cpu(), truth.cpu() != 0
+
+
+@torch.no_grad()
+def measure(
+    coder: SparseCoder[Any],
+    directions: Float[Tensor, "latents d"],
+    pieces: Iterable[tuple[Float[Tensor, "b d"], Bool[Tensor, "b latents"]]],
+    parents: Int[Tensor, " latents"] | None = None,
+) -> Measured:
+    """A coder, in its inference form, against the true features and `truths`: numbers of each latent, feature and block of vectors.
+
+    `parents`: the feature above each, −1 for none.
+    """
+    if not coder.linear:
+        raise BadInput(f"{type(coder).__name__} has no decoder directions to compare with the true ones.")
+    was, form = coder.training, coder.folded().eval()
+    nearest = match(form.W_dec, directions)
+    counts, families = _Counts(form.d_sae), _Families(form.W_dec, directions, parents)
+    for x, there in pieces:
         code = form.encode(x.to(form.W_dec.device))
-        counts.add(x.cpu(), form.decode(code).cpu(), code.latents.dense().cpu() != 0, truth.cpu() != 0, nearest)
+        fires = code.latents.dense().cpu() != 0
+        counts.add(x, form.decode(code).cpu(), fires, there, nearest)
+        families.add(fires, there)
     coder.train(was)
-    cosines = matching(form.W_dec, source.directions)[2]
-    return {
-        **counts.scores(n),
-        "mcc": cosines.mean().item(),
-        "uniqueness": len(nearest.unique()) / len(nearest),
-        **recovery(form.W_dec, source.directions),
-    }
+    best = closest(form.W_dec, directions)
+    return Measured(
+        sums=counts.sums(),
+        latents=counts.latents(),
+        features={"mmcs": best.numpy(), "recovered": (best > RECOVERED).double().numpy()},
+        cosines=matching(form.W_dec, directions)[2].numpy(),
+        nearest=nearest.numpy(),
+        absorbed=families.absorbed(),
+    )
 
 
 def matching(
@@ -83,8 +151,13 @@ def recovery(W_dec: Float[Tensor, "d_sae d"], directions: Float[Tensor, "latents
     Over true directions: the mean of the largest cosine with any decoder row ("mmcs"), and the share for which it is above .9
     ("recovered").
     """
-    best = _cosines(W_dec, directions).amax(0)
-    return {"mmcs": best.mean().item(), "recovered": (best > 0.9).double().mean().item()}
+    best = closest(W_dec, directions)
+    return {"mmcs": best.mean().item(), "recovered": (best > RECOVERED).double().mean().item()}
+
+
+def closest(W_dec: Float[Tensor, "d_sae d"], directions: Float[Tensor, "latents d"]) -> Float[Tensor, " latents"]:
+    """The largest cosine of each true direction with any decoder row."""
+    return _cosines(W_dec, directions).amax(0)
 
 
 def bias(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"], centre: Float[Tensor, " d"] | float = 0.0) -> float:
@@ -111,11 +184,10 @@ def _sizes(n: int, piece: int = 1024) -> list[int]:
 class _Counts:
     """Sums over vectors, piece by piece: a wide truth never lies in memory as a whole."""
 
-    def __init__(self, d_sae: int, d: int):
+    def __init__(self, d_sae: int):
         self.both, self.fires, self.there = (torch.zeros(d_sae, dtype=torch.float64) for _ in range(3))
-        self.x, self.x_hat = torch.zeros(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
-        self.xx = self.yy = self.xy = self.error = self.l0 = self.true_l0 = self.ratio = 0.0
-        self.non_zero = 0
+        self.n = 0
+        self.blocks: dict[str, list[Tensor]] = {}
 
     def add(self, x: Tensor, x_hat: Tensor, fires: Tensor, there: Tensor, nearest: Tensor) -> None:
         """One piece: vectors, reconstructions, which latents fire, which features are there."""
@@ -123,43 +195,66 @@ class _Counts:
         self.both += (fires & wanted).sum(0)
         self.fires += fires.sum(0)
         self.there += wanted.sum(0)
-        self.l0 += fires.sum().item()
-        self.true_l0 += there.sum().item()
-        self.x += x.sum(0)
-        self.x_hat += x_hat.sum(0)
-        self.xx += x.square().sum().item()
-        self.yy += x_hat.square().sum().item()
-        self.xy += (x * x_hat).sum().item()
-        self.error += (x - x_hat).square().sum().item()
+        self.n += len(x)
         length = x.norm(dim=1)
         some = length > 1e-6  # the ratio of lengths means nothing where x is 0
-        self.ratio += (x_hat.norm(dim=1)[some] / length[some]).sum().item()
-        self.non_zero += int(some.sum())
+        columns = {
+            "vectors": torch.ones_like(length), "l0": fires.sum(1), "true_l0": there.sum(1), "x": x, "x_hat": x_hat,
+            "xx": x.square().sum(1), "yy": x_hat.square().sum(1), "xy": (x * x_hat).sum(1), "error": (x - x_hat).square().sum(1),
+            "ratio": torch.where(some, x_hat.norm(dim=1) / length.clamp_min(1e-6), 0.0), "non_zero": some,
+        }  # fmt: skip
+        for name, column in columns.items():
+            self.blocks.setdefault(name, []).extend(part.double().sum(0) for part in column.split(BLOCK))
 
-    def scores(self, n: int) -> dict[str, float]:
-        """Means of what was counted on n vectors."""
-        missed, false = self.there - self.both, self.fires - self.both
-        mean = self.x / n
-        square = (mean @ mean).item()
-        variance = self.xx - n * square
+    def sums(self) -> dict[str, np.ndarray]:
+        """What `OVER_VECTORS` need, over each block: [blocks] each."""
+        s = {name: torch.stack(parts) for name, parts in self.blocks.items()}
+        x, x_hat = s.pop("x"), s.pop("x_hat")
+        mean = x.sum(0) / self.n
+        square = s["vectors"] * (mean @ mean)
         # Sums about the mean vector, from sums about 0.
-        lengths = self.yy - 2 * (self.x_hat @ mean).item() + n * square
-        along = self.xy - (self.x_hat @ mean).item()
-        return {
-            "l0": self.l0 / n,
-            "true_l0": self.true_l0 / n,
-            "explained_variance": 1 - self.error / variance if variance > 0 else float("nan"),
-            "precision": _mean_share(self.both, self.fires),
-            "recall": _mean_share(self.both, self.there),
-            "f1": _mean_share(2 * self.both, self.fires + self.there),
-            "accuracy": (1 - (missed + false) / n).mean().item(),
-            "dead": (self.fires == 0).double().mean().item(),
-            "dense": (self.fires > 0.1 * n).double().mean().item(),
-            "shrinkage": self.ratio / self.non_zero if self.non_zero else float("nan"),
-            "gamma": lengths / along if along else float("nan"),
+        s["variance"] = s["xx"] - 2 * x @ mean + square
+        s["lengths"] = s["yy"] - 2 * x_hat @ mean + square
+        s["along"] = s["xy"] - (x + x_hat) @ mean + square
+        return {name: column.numpy() for name, column in s.items()}
+
+    def latents(self) -> dict[str, np.ndarray]:
+        """Of each latent, as a sign of its nearest feature."""
+        missed, false = self.there - self.both, self.fires - self.both
+        found = {
+            "precision": _share(self.both, self.fires),
+            "recall": _share(self.both, self.there),
+            "f1": _share(2 * self.both, self.fires + self.there),
+            "accuracy": 1 - (missed + false) / self.n,
+            "dead": (self.fires == 0).double(),
+            "dense": (self.fires > 0.1 * self.n).double(),
         }
+        return {name: column.numpy() for name, column in found.items()}
 
 
-def _mean_share(part: Tensor, whole: Tensor) -> float:
-    """Mean over latents of part / whole, 0 where there is nothing."""
-    return torch.where(whole > 0, part / whole.clamp_min(1), 0.0).mean().item()
+class _Families:
+    """Features with children, and how often their own latents are silent where a child is there too."""
+
+    def __init__(self, W_dec: Tensor, directions: Tensor, parents: Tensor | None):
+        self.parents = torch.full((len(directions),), -1) if parents is None else parents.cpu()
+        self.above = self.parents[self.parents >= 0].unique()
+        self.own = _cosines(W_dec, directions[self.above.to(directions.device)]).argmax(0)
+        self.together, self.silent = (torch.zeros(len(self.above), dtype=torch.float64) for _ in range(2))
+
+    def add(self, fires: Tensor, there: Tensor) -> None:
+        """One piece: which latents fire, which features are there."""
+        child = self.parents >= 0
+        below = torch.zeros(there.shape).index_add(1, self.parents[child], there[:, child].float()) > 0
+        both = (there & below)[:, self.above]
+        self.together += both.sum(0)
+        self.silent += (both & ~fires[:, self.own]).sum(0)
+
+    def absorbed(self) -> np.ndarray:
+        """See `Measured`; features that never were together with a child are left out."""
+        some = self.together > 0
+        return (self.silent / self.together)[some].numpy()
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole of each latent, 0 where there is nothing."""
+    return torch.where(whole > 0, part / whole.clamp_min(1), 0.0)

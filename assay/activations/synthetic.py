@@ -7,9 +7,10 @@ from feature to feature; a bias. 16,384 features in 768 dimensions, about 34 of 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.nn.functional import normalize
@@ -146,6 +147,11 @@ class Synthetic(PlantedSource):
     def settings(self) -> dict[str, Any]:
         made = {} if self.device.type == "cpu" else {"device": self.device.type}
         return {name: value for name, value in asdict(self.config).items() if name not in ("d", "latents")} | made
+
+    @classmethod
+    def described(cls, about: Mapping[str, Any]) -> Self:
+        config = SyntheticConfig(**{f.name: about[f.name] for f in fields(SyntheticConfig)})
+        return super().described({**about, "config": config})
 
     def _given_parent(self) -> Float[Tensor, " latents"]:
         """Probability of each feature where its parent is active, raised for what exclusion takes away; at most 1."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -87,6 +87,10 @@ class PlantedTree(PlantedSource):
 
     def settings(self) -> dict[str, Any]:
         return {"spread": self.spread, "tree": asdict(self.tree)}
+
+    @classmethod
+    def described(cls, about: Mapping[str, Any]) -> Self:
+        return super().described({**about, "tree": Node.read(about["tree"])})
 
 
 def _features(

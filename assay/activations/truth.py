@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -71,6 +72,12 @@ class PlantedSource(ABC):
         """What a manifest should say of the data."""
         about = {"kind": self.kind, "d": self.d_in, "latents": self.latents, "seed": self.seed, "tokens": None}
         return about | self.settings()
+
+    @classmethod
+    def described(cls, about: Mapping[str, Any]) -> Self:
+        """The source of which `describe` says this."""
+        known = inspect.signature(cls.__init__).parameters
+        return cls(**{name: value for name, value in about.items() if name in known})
 
     @property
     def fingerprint(self) -> str:

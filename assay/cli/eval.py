@@ -3,8 +3,10 @@
 For example:
     assay eval core topk-k32 relu --baselines all
     assay eval core,sparse_probing topk-k32 --tokens 200k --sparse_probing.k 1,5
+    assay eval synthetic topk-of-planted --baselines all
 
-Model, site and text are those that the coders were trained on (its held-out part), as their manifests say; flags say otherwise.
+Model, site and text are those that the coders were trained on (its held-out part), as their manifests say; flags say otherwise. Evals of
+a planted truth need no model: they take coders trained with --planted, and new vectors of that very source.
 What is done is kept: after Ctrl-C the same command goes on, and a coder added later costs only its own passes.
 """
 
@@ -38,6 +40,7 @@ from assay.cli.toml import resolved
 from assay.errors import UnknownName
 
 if TYPE_CHECKING:
+    from assay.activations.truth import PlantedSource
     from assay.cli.origin import Origin
     from assay.coders.base import SparseCoder
     from assay.models.hf import HFModel
@@ -78,21 +81,25 @@ def eval_(
     corpus_tokens
         At most this much of the held-out text is tokenised.
     baselines
-        Also score these, at the coders' own L0: all, or some of random,pca,identity,permuted_decoder.
+        Also score these, at the coders' own L0: all, or some of random,pca,identity,permuted_decoder, and oracle
+        for coders of a planted source.
     seed
         Names all random choices of the evals.
     config
         A resolved configuration, as it is kept beside the results (TOML); flags override it.
     """
-    from assay.cli.origin import Flags, Origin, read_coders
+    from assay.cli.origin import Flags, Origin, read_coders, truth_of
     from assay.cli.source import open_store
 
     chosen = [_eval(name, given, tokens, seed) for name in evals.split(",")]
     store = open_store(common)
     loaded, said = read_coders(coders, store)
-    origin = Origin.of(said, Flags(**pick(given, ORIGIN)), reads=bool(baselines) or any(map(_reads, chosen)))
+    source = truth_of(said) if any(_wants(one, "Truth") for one in chosen) else None
+    origin, reads = None, bool(baselines) or any(_wants(one, "Passes") for one in chosen)
+    if any(_wants(one, "Passes", "Labelled") for one in chosen):
+        origin = Origin.of(said, Flags(**pick(given, ORIGIN)), reads=reads)
     with progress("eval", common) as display:
-        records = _measured(chosen, loaded, origin, baselines, corpus_tokens, seed, again, store, machine, display)
+        records = _measured(chosen, loaded, origin, source, baselines, corpus_tokens, seed, again, store, machine, display)
     flags = {
         "evals": evals,
         "coders": coders,
@@ -101,7 +108,7 @@ def eval_(
         "baselines": baselines,
         "seed": seed,
     }
-    _keep(records, store, flags | origin.flags() | named(given, *EVALS.values()))
+    _keep(records, store, flags | (origin.flags() if origin else {}) | named(given, *EVALS.values()))
     _report(records, common)
     note("Next: assay results table, assay results show NAME, assay results plot curves.png", common)
 
@@ -117,43 +124,43 @@ def _eval(name: str, given: Mapping[str, Any], tokens: int | None, seed: int) ->
     return cls(cls.Config(**settings))
 
 
-def _reads(one: Any) -> bool:
-    """Whether an eval needs held-out text."""
-    from assay.evals.base import Passes
-
-    return any(isinstance(need, Passes) for need in one.needs().values())
+def _wants(one: Any, *kinds: str) -> bool:
+    """Whether an eval has a need of one of these kinds: Passes (held-out text), Labelled, Truth."""
+    return any(type(need).__name__ in kinds for need in one.needs().values())
 
 
 def _measured(
-    evals: list[Any], coders: dict[str, SparseCoder[Any]], origin: Origin, baselines: str | None, corpus_tokens: int | None,
-    seed: int, again: Any, store: Store, machine: Machine, display: Progress,
+    evals: list[Any], coders: dict[str, SparseCoder[Any]], origin: Origin | None, source: PlantedSource | None,
+    baselines: str | None, corpus_tokens: int | None, seed: int, again: Any, store: Store, machine: Machine, display: Progress,
 ) -> list[Record]:  # fmt: skip
     from assay import corpora
+    from assay.baselines import matched
     from assay.cli.source import open_model, open_tokens
     from assay.evaluate import evaluate
 
-    model = open_model(origin.model, origin.model_dtype, machine, display)
-    coders = {name: coder.to(model.device) for name, coder in coders.items()}
-    text = None
-    if origin.corpus and any(map(_reads, evals)):
+    model = open_model(origin.model, origin.model_dtype, machine, display) if origin else None
+    device, text = model.device if model else machine.torch_device(), None
+    coders = {name: coder.to(device) for name, coder in coders.items()}
+    if origin and model and origin.corpus and any(_wants(one, "Passes") for one in evals):
         text = open_tokens(origin.corpus, origin.text("held_out", corpus_tokens), model, store, display)
-    if baselines:
-        coders = coders | _baselines(baselines, coders, origin, model, store, seed, display)
-    return evaluate(
-        coders,
-        evals,
-        model=model,
-        site=origin.site,
-        store=store,
-        text=text,
-        labelled=corpora.load,
-        again=again,
-        progress=display,
-    )
+    wanted = None if baselines in (None, "all") else baselines.split(",")
+    if baselines and origin and model:
+        coders = coders | _baselines(wanted, coders, origin, model, store, seed, display)
+    elif baselines and source:
+        twins = matched(coders, source, wanted, store=store, seed=seed)
+        coders = coders | {name: coder.to(device) for name, coder in twins.items()}
+    about: dict[str, Any] = {
+        "model": model,
+        "site": origin.site if origin else None,
+        "text": text,
+        "planted": source,
+        "labelled": corpora.load,
+    }
+    return evaluate(coders, evals, store=store, again=again, progress=display, **about)
 
 
 def _baselines(
-    names: str, coders: dict[str, Any], origin: Origin, model: HFModel, store: Store, seed: int, display: Progress
+    wanted: list[str] | None, coders: dict[str, Any], origin: Origin, model: HFModel, store: Store, seed: int, display: Progress
 ) -> dict[str, SparseCoder[Any]]:
     """Baselines at the coders' own L0, fitted to the text they learnt from, in the store like them."""
     from assay.activations import Live
@@ -164,7 +171,6 @@ def _baselines(
     text = open_tokens(origin.corpus, origin.text("train", origin.packing["max_tokens"]), model, store, display)
     source = Live(model, text, origin.site, buffer_rows=128)
     facts = {"model": {"name": origin.model, "fingerprint": model.fingerprint}, "site": origin.site}
-    wanted = None if names == "all" else names.split(",")
     return matched(coders, source, wanted, store=store, about=facts, seed=seed)
 
 

@@ -10,6 +10,7 @@ from assay.cli.source import entry
 from assay.errors import BadInput
 
 if TYPE_CHECKING:
+    from assay.activations.truth import PlantedSource
     from assay.coders.base import SparseCoder
     from assay.corpora.pack import PackConfig
     from assay.store import Store
@@ -105,6 +106,24 @@ def _needed(about: About, coders: About, what: str) -> Any:
     if value is None:
         raise BadInput(f"{', '.join(coders)}: no manifest says which {what} the coder is for. Say --{what}.")
     return value
+
+
+def truth_of(about: About) -> PlantedSource:
+    """The planted source that all of the coders learnt from: the very same features."""
+    from assay.activations.ground import KINDS, rebuilt
+
+    said = {name: facts.get("source") or {} for name, facts in about.items()}
+    for name, source in said.items():
+        if source.get("kind") not in KINDS:
+            what = f"{source['kind']!r} data" if source else "data that its manifest does not name"
+            raise BadInput(
+                f"{name} was trained on {what}: which features are true there is not known, so it cannot be compared with them. "
+                "Train on a planted source, e.g. assay train topk --planted superposition --d-sae 256, and evaluate that."
+            )
+    if len({repr(source) for source in said.values()}) > 1:
+        each = ", ".join(f"{n} on {s['kind']} (d {s['d']}, {s['latents']} features, seed {s['seed']})" for n, s in said.items())
+        raise BadInput(f"The coders were trained on different planted sources: {each}. Evaluate those of one source at a time.")
+    return rebuilt(next(iter(said.values())))
 
 
 def read_coders(refs: Sequence[str], store: Store) -> tuple[dict[str, SparseCoder[Any]], dict[str, dict[str, Any]]]:

@@ -2,16 +2,19 @@
 
 For example:
     assay results table                    the leaderboard: coders against the best baseline at their own L0
+    assay results table --against topk     every coder's scores minus those of one coder, paired, with p
+    assay results table --at-l0 50         each architecture's scores at L0 50, interpolated along its own sweep
     assay results show topk-k32            every score of one coder, with its interval
     assay results plot curves.png          loss recovered and unexplained variance against L0
     assay results export --format csv      all scores, for other tools
 
 Intervals are 95 % confidence intervals. Records of different settings (model, site, text, configuration) are never mixed:
-`--setting` picks one.
+`--setting` picks one; `--model`, `--site`, `--architecture`, `--width` and `--l0` narrow further.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +22,7 @@ from cyclopts import App, Parameter
 
 from assay.cli.flags import COMMON, Common, about
 from assay.cli.output import note, print_json, show
+from assay.cli.which import WHICH, Which
 from assay.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
@@ -31,8 +35,19 @@ app = App(name="results", help=about(__doc__))
 
 
 @app.command
-def table(*, eval: str | None = None, metrics: Names = None, setting: str | None = None, common: Common = COMMON) -> None:
-    """The leaderboard, and a table for each other eval.
+def table(
+    *,
+    eval: str | None = None,
+    metrics: Names = None,
+    against: Annotated[str | None, Parameter(metavar="CODER")] = None,
+    at_l0: Annotated[float | None, Parameter(metavar="L0")] = None,
+    seeds: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    pareto: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    normalised: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    which: Which = WHICH,
+    common: Common = COMMON,
+) -> None:
+    """The leaderboard, and a table for each other eval; or one of four comparisons.
 
     Parameters
     ----------
@@ -40,22 +55,39 @@ def table(*, eval: str | None = None, metrics: Names = None, setting: str | None
         Only this eval.
     metrics
         Only these metrics, by their full names (see `results show`), separated by commas.
-    setting
-        Only records of this setting (or the first digits of it).
+    against
+        Each coder's scores minus those of this coder, paired over documents, examples or classes, with the p of a permutation test.
+    at_l0
+        Each architecture's scores at this L0, interpolated along its sweep; a sweep that does not reach it is left out.
+    seeds
+        Mean, standard deviation and coefficient of variation over coders that differ in the seed alone.
+    pareto
+        Mark what no other coder of its setting beats at its L0 or less, in the metric's own direction.
+    normalised
+        Scores on the scale from their metric's floor (0) to its ceiling (1) beside the raw ones.
     """
-    from assay import results
+    from assay.cli import comparisons
 
-    store = _open(common)
-    found = _chosen(store, eval, setting)
+    if (against is not None) + (at_l0 is not None) + seeds + (pareto or normalised) > 1:
+        raise BadInput(
+            "--against, --at-l0 and --seeds make a table each, and --pareto and --normalised one; choose one of these."
+        )
+    everything, chosen = _chosen(_open(common), eval, which)
     names = metrics.split(",") if metrics else None
-    if common.json:
-        print_json([r for part in _by_eval(found).values() for r in results.table(part, names)])
-        return
-    tables(found, names, common)
+    if against is not None:
+        comparisons.show_all(chosen, names, common, comparisons.against(everything, against))
+    elif at_l0 is not None:
+        comparisons.show_all(chosen, names, common, comparisons.at_l0(everything, at_l0))
+    elif seeds:
+        comparisons.show_all(chosen, names, common, comparisons.seeds)
+    elif pareto or normalised or common.json:
+        comparisons.show_all(chosen, names, common, comparisons.scores(everything, pareto, normalised), all_=common.json)
+    else:
+        tables(chosen, names, common, among=everything)
 
 
 @app.command(name="show")
-def show_(coder: str, /, *, eval: str | None = None, setting: str | None = None, common: Common = COMMON) -> None:
+def show_(coder: str, /, *, eval: str | None = None, which: Which = WHICH, common: Common = COMMON) -> None:
     """Every score of one coder.
 
     Parameters
@@ -64,12 +96,10 @@ def show_(coder: str, /, *, eval: str | None = None, setting: str | None = None,
         Its name.
     eval
         Only this eval.
-    setting
-        Only records of this setting (or the first digits of it).
     """
     from assay import codec
 
-    records = _chosen(_open(common), eval, setting)
+    _, records = _chosen(_open(common), eval, which)
     mine = [r for r in records if r.coder == coder]
     if not mine:
         raise UnknownName.among("coder with results", coder, {r.coder for r in records}, more="" if records else EMPTY)
@@ -83,7 +113,7 @@ def show_(coder: str, /, *, eval: str | None = None, setting: str | None = None,
 
 
 @app.command
-def plot(path: Path, /, *, metrics: Names = None, setting: str | None = None, common: Common = COMMON) -> None:
+def plot(path: Path, /, *, metrics: Names = None, which: Which = WHICH, common: Common = COMMON) -> None:
     """Metrics of the core eval against L0, a line an architecture, with intervals.
 
     Parameters
@@ -92,13 +122,11 @@ def plot(path: Path, /, *, metrics: Names = None, setting: str | None = None, co
         A .png or .svg file to write.
     metrics
         Full names, separated by commas. Left out: loss recovered and fraction of variance unexplained.
-    setting
-        Only records of this setting (or the first digits of it).
     """
     from assay import plots
 
-    store = _open(common)
-    plots.save(plots.against_l0(_chosen(store, "core", setting), metrics.split(",") if metrics else None), path)
+    _, records = _chosen(_open(common), "core", which)
+    plots.save(plots.against_l0(records, metrics.split(",") if metrics else None), path)
     print_json({"path": str(path)}) if common.json else note(f"wrote {path}", common)
 
 
@@ -109,10 +137,14 @@ def export(
     output: Path | None = None,
     eval: str | None = None,
     metrics: Names = None,
-    setting: str | None = None,
+    against: Annotated[str | None, Parameter(metavar="CODER")] = None,
+    which: Which = WHICH,
     common: Common = COMMON,
 ) -> None:
     """All scores as text: csv (a line a score), json (whole records), markdown (a table).
+
+    A line of csv also has the L0 of the coder, which direction is better, the score on the scale from floor to ceiling, whether it is on
+    the Pareto front against L0, and with `--against` the paired difference.
 
     Parameters
     ----------
@@ -124,14 +156,17 @@ def export(
         Only this eval.
     metrics
         Only these metrics, by their full names, separated by commas.
-    setting
-        Only records of this setting (or the first digits of it).
+    against
+        csv: also each score minus that of this coder, paired, with its interval and the p of a permutation test.
     """
-    from assay import results
+    from assay import compare, results
     from assay.store import write_atomic
 
-    records = _chosen(_open(common), eval, setting)
-    text = results.export(records, "json" if common.json else format, metrics.split(",") if metrics else None)
+    everything, records = _chosen(_open(common), eval, which)
+    if against is not None and (common.json or format != "csv"):
+        raise BadInput("--against adds columns to csv only. Use --format csv, or `results table --against` with --json.")
+    beside = compare.beside(records, everything, against) if format == "csv" and not common.json else results.nothing
+    text = results.export(records, "json" if common.json else format, metrics.split(",") if metrics else None, beside)
     if output is None:
         print(text, end="")
     else:
@@ -146,20 +181,22 @@ def leaderboard(store: Store, common: Common) -> None:
     show(places(results.leaderboard(results.load(store, "core"))), common, empty=EMPTY)
 
 
-def tables(records: list[Record], metrics: list[str] | None, common: Common) -> None:
-    """Print the leaderboard for core, and for each other eval a row a coder."""
+def tables(records: list[Record], metrics: list[str] | None, common: Common, among: Sequence[Record] | None = None) -> None:
+    """Print the leaderboard for core, and for each other eval a row a coder. `among`: whatever baselines are taken from."""
     from assay import results
 
     if not records:
         print(EMPTY)
-    for i, (name, part) in enumerate(_by_eval(records).items()):
+    for i, (name, part) in enumerate(by_eval(records).items()):
         print(f"\n{name}" if i else name)
         if name == "core" and metrics is None:
-            show(places(results.leaderboard(part)), common, empty="No coder has an L0 and a loss.")
+            board = results.leaderboard(part if among is None else among)
+            shown = [p for p in board if p.record.key in {r.key for r in part}]
+            show(places(shown), common, empty="No coder has an L0 and a loss.")
         else:
             names = metrics or headline(part)
             rows = [_cells(row) for row in results.table(part, names)] + without_coder(part, names)
-            show(_without_constants(rows), common)
+            show(without_constants(rows), common)
 
 
 def headline(records: list[Record]) -> list[str]:
@@ -204,7 +241,7 @@ def places(board: list[Place]) -> list[dict[str, Any]]:
         }
         for p in board
     ]
-    return _without_constants(rows)
+    return without_constants(rows)
 
 
 def _open(common: Common) -> Store:
@@ -213,23 +250,18 @@ def _open(common: Common) -> Store:
     return open_store(common, create=False)
 
 
-def _chosen(store: Store, eval: str | None, setting: str | None) -> list[Record]:
-    """Newest versions of the records that are asked for."""
+def _chosen(store: Store, eval: str | None, which: Which) -> tuple[list[Record], list[Record]]:
+    """(newest versions of all records, those of them that are asked for)."""
     from assay import results
 
     found = results.latest(results.load(store))
     if eval is not None and eval not in (known := {r.eval for r in found}):
         raise UnknownName.among("eval with results", eval, known, more="" if found else EMPTY)
-    found = [r for r in found if eval in (None, r.eval)]
-    if setting is None:
-        return found
-    chosen = [r for r in found if r.setting.startswith(setting)]
-    if not chosen:
-        raise BadInput(f"No record has the setting {setting!r}. There are: {', '.join(sorted({r.setting for r in found}))}.")
-    return chosen
+    return found, which.of([r for r in found if eval in (None, r.eval)], found)
 
 
-def _by_eval(records: list[Record]) -> dict[str, list[Record]]:
+def by_eval(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records of each eval."""
     return {name: [r for r in records if r.eval == name] for name in dict.fromkeys(r.eval for r in records)}
 
 
@@ -240,7 +272,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
     return {k: v[:6] if k == "setting" else cell(v) for k, v in kept.items()}
 
 
-def _without_constants(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def without_constants(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows without the setting where all have the same one."""
     if len({row["setting"] for row in rows}) > 1:
         return rows

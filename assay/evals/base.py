@@ -13,7 +13,7 @@ from assay import statistics
 from assay.coders.base import SparseCoder
 from assay.errors import BadInput
 from assay.results import Score
-from assay.shapes import Float, Int, Tensor
+from assay.shapes import Bool, Float, Int, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,16 @@ class Labelled:
     context: int
 
 
-Need = Passes | Labelled
+@dataclass(frozen=True)
+class Truth:
+    """Need: vectors of the planted source that the coders learnt from, and which of its features each is made of."""
+
+    vectors: int
+    seed: int
+    """Which vectors: another seed gives others of the same source. Training reads none of them."""
+
+
+Need = Passes | Labelled | Truth
 
 Vectors = Callable[[], Iterator[tuple[Float[Tensor, "n d"], np.ndarray]]]
 """Called, streams (activations in fp32, which unit each belongs to) in a fixed order and in pieces of fixed size."""
@@ -133,6 +142,20 @@ class LabelledInput:
         if total is None:
             raise BadInput(f"{self.name} has no tokens to pool. Choose a labelled corpus with text in it.")
         return total / np.maximum(tokens, 1)[:, None]
+
+
+@dataclass(frozen=True)
+class TruthInput:
+    """What a `Truth` need becomes: the dictionary, and vectors made from it."""
+
+    source: Mapping[str, Any]
+    """What the source says of itself: kind, d, latents, seed and more."""
+    directions: Float[Tensor, "latents d"]
+    """The true features, unit rows."""
+    parents: Int[Tensor, " latents"] | None
+    """The feature above each, −1 for none; None of a source without hierarchy."""
+    pieces: Callable[[], Iterator[tuple[Float[Tensor, "n d"], Bool[Tensor, "n latents"]]]]
+    """Called, streams (vectors, which features are in each) in a fixed order and in pieces of fixed size."""
 
 
 def score(metric: str, interval: statistics.Interval, reason: str = "", **where: object) -> Score:

@@ -118,13 +118,28 @@ class Core(Eval[CoreConfig]):
         density = firing.sum(0) / max(blocks.sum(), 1)
         details = {
             "tokens": int(sums["vectors"].sum()), "predicted": int(sums["predicted"].sum()), "documents": text.documents,
-            "blocks": {name: _round(_by_block(column, text.documents)) for name, column in sums.items() if name in KEPT},
-            "latents": {"density": _round(density)} | {name: _round(v) for name, v in per_latent.items()},
+            "blocks": {name: rounded(by_block(column, text.documents)) for name, column in sums.items() if name in KEPT},
+            "latents": {"density": rounded(density)} | {name: rounded(v) for name, v in per_latent.items()},
         }  # fmt: skip
         return scores + angles, details
 
 
-KEPT = {"predicted", "clean", "spliced", "mean", "zero", "kl_spliced", "vectors", "se", "variance", "l0"}
+KEPT = {
+    "predicted",
+    "clean",
+    "spliced",
+    "mean",
+    "zero",
+    "kl_spliced",
+    "kl_mean",
+    "kl_zero",
+    "vectors",
+    "se",
+    "variance",
+    "xy",
+    "yy",
+    "l0",
+}
 """Sums kept in the details, by block of documents: enough for paired comparisons of two records."""
 
 
@@ -164,7 +179,7 @@ def measure(coder: SparseCoder[Any], text: PassesInput) -> tuple[dict[str, np.nd
             total = np.bincount(document, column.double().cpu().numpy(), minlength=text.documents)
             sums[name] = sums[name] + total if name in sums else total
         block = document % count
-        firing += _fired(code.latents, torch.from_numpy(block).to(device), count).cpu().numpy()
+        firing += fired(code.latents, torch.from_numpy(block).to(device), count).cpu().numpy()
         blocks += np.bincount(block, minlength=count)
     sums["entries"] = sums["vectors"] * coder.d_out
     return sums, blocks, firing
@@ -187,7 +202,8 @@ def _l1(latents: Latents) -> Float[Tensor, " n"]:
     return latents.values.new_zeros(latents.count).index_add(0, latents.rows(), latents.values.abs())
 
 
-def _fired(latents: Latents, block: Tensor, count: int) -> Float[Tensor, "blocks d_sae"]:
+def fired(latents: Latents, block: Tensor, count: int) -> Float[Tensor, "blocks d_sae"]:
+    """On how many tokens of each of `count` blocks each latent is non-zero; `block` says to which each token belongs."""
     if latents.indices is None:
         pick = torch.nn.functional.one_hot(block, count).to(latents.values.dtype)
         return pick.T @ (latents.values != 0).to(latents.values.dtype)
@@ -248,10 +264,12 @@ def closest_cosine(W: Float[Tensor, "n d"], chunk: int = 1024) -> np.ndarray:
     return torch.cat(found).cpu().numpy()
 
 
-def _by_block(column: np.ndarray, documents: int) -> np.ndarray:
+def by_block(column: np.ndarray, documents: int) -> np.ndarray:
+    """A column over documents, summed over blocks of them."""
     count = min(BLOCKS, documents)
     return np.bincount(np.arange(documents) % count, column, minlength=count)
 
 
-def _round(values: np.ndarray) -> list[float]:
+def rounded(values: np.ndarray) -> list[float]:
+    """Seven digits of each, for the details."""
     return [float(f"{v:.7g}") for v in values.tolist()]

@@ -105,7 +105,7 @@ class SparseProbing(Eval[SparseProbingConfig]):
     def run(self, coder: SparseCoder[Any], inputs: Mapping[str, Any]) -> tuple[list[Score], dict[str, Any]]:
         if max(self.ks) > coder.d_sae:
             raise BadInput(f"A probe on {max(self.ks)} latents was asked for; the coder has {coder.d_sae}.")
-        scores, details, by_dataset = [], {}, []
+        scores, details, by_dataset, units = [], {}, [], {}
         device = home(coder)
         for name, data in inputs.items():
             tasks = list(make_tasks(name, data, self.config.seed))
@@ -113,8 +113,10 @@ class SparseProbing(Eval[SparseProbingConfig]):
             here = [(a | b, {"latents": c, "activations": d}) for (a, c), (b, d) in zip(
                 self._probes(latents, data, tasks, "latents"), self._activations(name, data, tasks), strict=True
             )]  # fmt: skip
-            for task, (found, _) in zip(tasks, here, strict=True):
+            for task, (found, chosen) in zip(tasks, here, strict=True):
                 scores += _scores(found, dataset=name, **{"class": task.name})
+                for k, correct in chosen["latents"].pop("correct").items():
+                    units.setdefault(f"accuracy[k={k},on=latents]", {}).setdefault(name, {})[task.name] = correct
             by_dataset.append(average([found for found, _ in here]))
             scores += _scores(by_dataset[-1], dataset=name)
             details[name] = {
@@ -122,7 +124,7 @@ class SparseProbing(Eval[SparseProbingConfig]):
                 "classes": {task.name: chosen for task, (_, chosen) in zip(tasks, here, strict=True)},
             }  # fmt: skip
         rng = numpy_generator("sparse_probing", "datasets", self.config.seed)
-        return _scores(average(by_dataset, rng)) + scores, details
+        return _scores(average(by_dataset, rng)) + scores, details | {"units": units}
 
     def _activations(self, name: str, data: LabelledInput, tasks: list[Task]) -> list[tuple[Replicates, dict]]:
         if name not in self._raw or self._raw[name][0] is not data:
@@ -195,14 +197,16 @@ def strongest(x: np.ndarray, task: Task, k: int) -> np.ndarray:
 def probe(
     x: np.ndarray, scaled: np.ndarray, dense: np.ndarray, task: Task, ks: list[int], on: str
 ) -> tuple[Replicates, dict[str, Any]]:
-    """Measures of all probes of one task, and which features and C they chose."""
+    """Measures of all probes of one task; which features and C they chose, and which test examples they got right ("0110 …")."""
     found: Replicates = {}
     order = strongest(x, task, max(ks))
-    chosen: dict[str, Any] = {"features": order.tolist(), "C": {}}
+    chosen: dict[str, Any] = {"features": order.tolist(), "C": {}} | ({"correct": {}} if on == "latents" else {})
     for k, features in [*((str(k), scaled[:, order[:k]]) for k in ks), ("all", dense)]:
         margin, C = fit(features, task)
         chosen["C"][k] = C
         truth = task.truth[task.test]
+        if on == "latents":
+            chosen["correct"][k] = "".join("01"[int(hit)] for hit in (margin > 0) == truth)
         for metric, measured in measures(margin, truth, np.vstack([np.ones(len(truth)), task.weights])).items():
             found[on, k, metric] = float(measured[0]), measured[1:], len(truth)
     return found, chosen

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from itertools import islice
 
 import pytest
 import torch
 
 from assay.activations.base import ActivationSource
-from assay.activations.ground import PLANTED, planted
+from assay.activations.circles import Circles
+from assay.activations.compiled import Compiled
+from assay.activations.composed import Composed
+from assay.activations.ground import PLANTED, planted, rebuilt
 from assay.activations.planted import Planted
-from assay.activations.synthetic import Synthetic
-from assay.activations.tree import PlantedTree
+from assay.activations.synthetic import Synthetic, SyntheticConfig
+from assay.activations.toy_model import ToyModel
+from assay.activations.tree import Node, PlantedTree
 from assay.errors import BadInput, UnknownName
 
 SMALL = [name for name in PLANTED if name != "synthetic"]
@@ -96,3 +101,34 @@ def test_the_numbers_of_version_0_1(make, fingerprint, codes):
     source = make()
     assert source.fingerprint == fingerprint
     assert sha(source.codes(64, 1, 2)[1]) == codes
+
+
+@pytest.mark.parametrize("name", sorted(set(PLANTED) - {"toy_model"}))  # below, smaller
+def test_a_manifest_is_enough_to_make_the_source_again(name):
+    source = planted(name, seed=3)
+    twin = rebuilt(json.loads(json.dumps(source.describe())))
+    assert twin.fingerprint == source.fingerprint
+    if name != "synthetic":  # its directions take a minute
+        assert torch.equal(next(twin.batches(64, 5)).x, next(source.batches(64, 5)).x)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Planted(8, 12, 1), PlantedTree(16, Node(1.0, (Node(0.3), Node(0.2, (Node(0.5),))), is_read_out=False), spread=0.1),
+        Compiled(12, vocabulary=5, length=4, seed=2), Circles(d=16, circles=2), ToyModel(d=4, n=9, sparsity=0.8), Composed(16, 20, 2),
+        Synthetic(SyntheticConfig(d=16, latents=40, roots=2, depth=1, scale_children_by_parent=True), seed=2),
+    ],
+    ids=lambda source: source.kind,
+)  # fmt: skip
+def test_so_it_is_with_settings_of_ones_own(source):
+    twin = rebuilt(json.loads(json.dumps(source.describe())))
+    assert twin.describe() == source.describe()
+    assert torch.equal(next(twin.batches(64, 5)).x, next(source.batches(64, 5)).x)
+
+
+def test_other_data_have_no_truth():
+    with pytest.raises(BadInput, match="The data are 'stored', not planted"):
+        rebuilt({"kind": "stored"})
+    with pytest.raises(BadInput, match="another planted source than the one described"):
+        rebuilt(Planted(8, 12, 1).describe() | {"law": "of old"})

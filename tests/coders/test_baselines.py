@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from assay import coders
+from assay.activations.planted import Planted
 from assay.coders.base import Batch
+from assay.coders.matching_pursuit import MatchingPursuit, MatchingPursuitConfig
+from assay.coders.oracle import Oracle
 from assay.coders.permuted_decoder import PermutedDecoder
 from assay.errors import BadInput
 from assay.randomness import generator
@@ -48,6 +51,34 @@ def test_permuted_decoder_keeps_latents_and_loses_meaning():
     assert torch.equal(coder.encode(x).z, twin.encode(x).z)
     assert torch.equal(twin.W_dec.norm(dim=1).sort().values, coder.W_dec.norm(dim=1).sort().values)
     assert fvu(twin, x) > 1 > fvu(coder, x)
+
+
+def test_oracle_finds_the_codes_of_sparse_vectors():
+    source = Planted(d=32, latents=64)
+    x, z = source.codes(2000, "oracle")
+    sparse = (z > 0).sum(1) <= 4
+    oracle = Oracle.of(source.directions, source.offset)
+    found = oracle.encode(x).z
+    assert ((found > 0.01) == (z > 0))[sparse].all(1).double().mean() > 0.95
+    assert fvu(oracle, x) < 0.001, "with half as many features as dimensions hardly anything is left over"
+    few = Oracle.of(source.directions, source.offset, 2)
+    assert few.encode(x).latents.l0().max() == 2
+    assert 0.05 < fvu(few, x) < 0.5
+    best = MatchingPursuit(MatchingPursuitConfig(d_in=32, d_sae=64, k=4))
+    best.W_dec.data.copy_(source.directions)
+    assert fvu(Oracle.of(source.directions, k=4), x) < fvu(best, x), "least squares anew beats what was taken first"
+
+
+def test_oracle_keeps_what_it_knows():
+    source = Planted(d=16, latents=24)
+    oracle = Oracle.of(source.directions, torch.full((16,), 0.5), 3)
+    oracle.initialise(Batch.of(torch.randn(64, 16, generator=generator("other data"))))
+    torch.testing.assert_close(oracle.W_dec, source.directions)
+    assert (oracle.b_dec == 0.5).all()
+    doubled = Oracle.of(torch.cat([source.directions, source.directions]), 0.0, 3)
+    x, _ = source.codes(256, "twice")
+    assert doubled(x).isfinite().all(), "rows that occur twice leave no unique solution"
+    assert (oracle(torch.zeros(4, 16)).isfinite()).all()
 
 
 def test_widths_are_checked():

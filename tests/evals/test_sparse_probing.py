@@ -207,3 +207,14 @@ def test_bad_settings():
     lonely = LabelledInput(**{**vars(make_data()), "labels": (np.arange(N) == 0).astype(int)})
     with pytest.raises(BadInput, match="too few"):
         list(make_tasks("planted", lonely, 0))
+
+
+def test_examples_are_kept_for_pairing():
+    """Which test examples each probe gets right, nested as the mean is formed: their mean is the score."""
+    scores, details = run(dictionary(scrambled=True), [make_data(3, name="one"), make_data(2, name="two")])
+    units = details["units"]
+    assert set(units) == {s for s in scores if s.startswith("accuracy[k=") and "on=latents" in s}
+    for spec, datasets in units.items():
+        assert {name: len(classes) for name, classes in datasets.items()} == {"one": 3, "two": 1}
+        right = [np.mean([np.mean([int(hit) for hit in hits]) for hits in classes.values()]) for classes in datasets.values()]
+        assert np.mean(right) == pytest.approx(scores[spec].value)

@@ -1,0 +1,33 @@
+"""assay eval of coders whose truth is planted: no model, the coder's own source, an oracle beside."""
+
+from __future__ import annotations
+
+
+def test_a_planted_coder_is_measured_on_its_own_source(run):
+    learn = "train topk --planted tree --seed 4 --name a --d-sae 20 --k 2 --tokens 40k --batch 256 --lr 8e-3 --quiet"
+    assert run(learn).code == 0
+    ran = run("eval synthetic a --baselines oracle,random,permuted_decoder --synthetic.vectors 2048 --json")
+    assert ran.code == 0, ran.err
+    found = {r["coder"]: {s["metric"]: s["value"] for s in r["scores"]} for r in ran.json}
+    assert list(found) == ["a", "random-k2", "oracle", "permuted-a"]
+    assert found["oracle"]["f1"] > 0.9
+    for metric in ("mcc", "f1"):
+        assert found["oracle"][metric] > found["a"][metric] > found["random-k2"][metric]
+    assert found["a"]["f1"] > found["permuted-a"]["f1"] + 0.2
+    source = ran.json[0]["details"]["source"]
+    assert source["kind"] == "planted tree" and source["seed"] == 4
+    assert "oracle" in run("results table").out
+    again = run("eval synthetic a oracle --synthetic.vectors 2048 --json")
+    assert [r["key"] for r in again.json] == [r["key"] for r in (ran.json[0], ran.json[2])], "what is there is not scored again"
+
+
+def test_what_was_trained_on_something_else_is_refused(run, vectors):
+    for name, source in {"mine": f"--data {vectors}", "s0": "--planted tree", "s1": "--planted tree --seed 1"}.items():
+        assert run(f"train topk {source} --d-sae 32 --k 2 --tokens 1k --batch 256 --name {name} --quiet").code == 0
+    for ref in ("mine", "assay-store/coders/mine"):
+        ran = run("eval synthetic s0", ref)
+        assert ran.code == 1
+        assert "mine was trained on 'tensors' data" in ran.err and "--planted superposition" in ran.err
+    ran = run("eval synthetic s0 s1")
+    assert ran.code == 1
+    assert "s1 on planted tree (d 32, 20 features, seed 1)" in ran.err and "one source at a time" in ran.err
