@@ -34,6 +34,7 @@ from assay.shapes import Float, Tensor
 
 WEIGHTS = {"l0": 0.015, "target_l0": 1.0, "quadratic_frequency": 0.01, "tanh": 0.01}
 """λ where none is given."""
+WINDOW = 3.0  # what is in the window costs one sparse product of four: so many times more entries are still few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,7 @@ class JumpReLU(LinearCoder[JumpReLUConfig]):
         """The pre-activations that anything can be learnt from: above θ − ε/2, or all where silence itself is paid for."""
         if self._silent():
             return Latents.from_dense(self.pre_activations(x))
-        return self.above(x, self.threshold - self.config.bandwidth / 2)
+        return self.above(x, self.threshold - self.config.bandwidth / 2, silent=WINDOW)
 
     def _silent(self) -> float:
         """Weight of the pre-activation loss."""

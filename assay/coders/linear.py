@@ -101,9 +101,12 @@ class LinearCoder(SparseCoder[C]):
         assert found is not None
         return Code(found.map(torch.relu), self.b_dec)
 
-    def above(self, x: Float[Tensor, "*n d_in"], threshold: float | Float[Tensor, "*d_sae"]) -> Latents:
-        """Pre-activations: those above a threshold where they are few, all where they are many. Gradients through those given."""
-        most = encode.DENSE.get(x.device.type, encode.DENSE["cpu"])
+    def above(self, x: Float[Tensor, "*n d_in"], threshold: float | Float[Tensor, "*d_sae"], *, silent: float = 1.0) -> Latents:
+        """Pre-activations: those above a threshold where they are few, all where they are many. Gradients through those given.
+
+        `silent`: how many times as many as usual are still few, where most of them are zeros to the decoder.
+        """
+        most = silent * encode.DENSE.get(x.device.type, encode.DENSE["cpu"])
         with torch.no_grad():
             threshold = torch.as_tensor(threshold, device=x.device).detach()
         few = self.chosen(x, lambda product: replace(product, weight=None, rough=False).above(threshold, dense=most))
