@@ -122,9 +122,7 @@ class JumpReLU(LinearCoder[JumpReLUConfig]):
             pre = self._heard(x)
             theta = pre.spread(self.threshold)
             return Code(pre.map(lambda v: jump(v, theta, self.config.bandwidth)), self.b_dec, pre=pre.values)
-        pre = self.above(x, self.threshold)
-        theta = pre.spread(self.threshold)
-        return Code(pre.map(lambda v: v.relu() * (v > theta)), self.b_dec)
+        return self.encode_chosen(x, lambda product: replace(product, weight=None).above(self.threshold))
 
     def _heard(self, x: Float[Tensor, "*n d_in"]) -> Latents:
         """The pre-activations that anything can be learnt from: above θ − ε/2, or all where silence itself is paid for."""

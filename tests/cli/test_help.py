@@ -35,7 +35,7 @@ def test_help_is_fast_and_light(words):
     assert said == {"code": 0, "loaded": []}
     assert done.stdout.startswith("Usage: assay")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    assert cpu < 0.8, f"{words}: {cpu:.2f} s of CPU, {wall:.2f} s in all"
+    assert cpu < 0.5, f"{words}: {cpu:.2f} s of CPU, {wall:.2f} s in all"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

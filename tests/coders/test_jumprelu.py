@@ -117,7 +117,7 @@ def test_training_and_inference_agree():
     coder, x = make(initial_threshold=0.2), toy_batch(make()).x
     trained = coder.train().encode(x)
     at_rest = coder.eval().encode(x)
-    assert at_rest.pre is None
+    assert at_rest.latents.is_sparse and at_rest.pre is None
     torch.testing.assert_close(at_rest.z, trained.z)
     assert trained.z[trained.z > 0].min() > 0.2
     assert coder.loss(Batch.of(x), at_rest, Step())["l0"] == coder.loss(Batch.of(x), trained, Step())["l0"], "held-out loss"
