@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import importlib.metadata
 import platform
 import resource
 import subprocess
@@ -43,9 +42,11 @@ class Made:
 @functools.cache
 def package_version() -> str:
     """Version of the installed Assay."""
+    from importlib.metadata import PackageNotFoundError, version  # the slowest import of `assay --help`
+
     try:
-        return importlib.metadata.version("assay-sae")
-    except importlib.metadata.PackageNotFoundError:
+        return version("assay-sae")
+    except PackageNotFoundError:
         return "0+source"
 
 
@@ -68,11 +69,13 @@ def git_commit() -> str | None:
 @functools.cache
 def versions() -> dict[str, str]:
     """Installed versions of the packages in `VERSIONS`."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in VERSIONS:
         try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            found[name] = version(name)
+        except PackageNotFoundError:
             continue
     return found
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -28,14 +27,17 @@ print(json.dumps({"code": code, "loaded": [m for m in %r if m in sys.modules]}),
 
 @pytest.mark.parametrize("words", HELPS)
 def test_help_is_fast_and_light(words):
-    before, start = os.times(), time.perf_counter()
+    least = min(_cost_of_help(words) for _ in range(3))  # a busy neighbour only ever adds to what it costs
+    assert least < 0.5, f"{words}: {least:.2f} s of CPU"
+
+
+def _cost_of_help(words: str) -> float:
+    before = os.times()
     done = subprocess.run([sys.executable, "-c", PROBE % HEAVY, *words.split()], capture_output=True, text=True, check=True)
-    after, wall = os.times(), time.perf_counter() - start
-    said = json.loads(done.stderr)
-    assert said == {"code": 0, "loaded": []}
+    after = os.times()
+    assert json.loads(done.stderr) == {"code": 0, "loaded": []}
     assert done.stdout.startswith("Usage: assay")
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    assert cpu < 0.5, f"{words}: {cpu:.2f} s of CPU, {wall:.2f} s in all"
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 @pytest.mark.parametrize("command", COMMANDS)

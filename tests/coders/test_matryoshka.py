@@ -131,25 +131,28 @@ def test_sampled_training_resumes_bit_for_bit(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_parents_survive_where_topk_absorbs_them(seed):
-    """On the tree T2, k at the true L0. Mean recall of parents; bands from measurements (recall of TopK .16 to .52 in twelve runs)."""
-    source = PlantedTree(d=20, seed=seed)
-    settings = {"d_in": 20, "d_sae": 20, "k": 1, "seed": seed}
-    some = {
-        "topk": coders.new("topk", **settings),
-        "fixed": coders.new("matryoshka", **settings),
-        "sampled": coders.new("matryoshka", prefixes="sampled", **settings),
-    }
-    cfg = TrainConfig(tokens=512_000, batch=512, lr=3e-3, beta1=0.0, dead_after=50_000, log_every=500, seed=seed)
-    for _ in train(some, source, cfg):
-        pass
-    x, truth = source.codes(16_384, seed=99)
-    with torch.no_grad():
-        found = {name: parent_recall(source, c.W_dec, c.encode(x).z, truth).values() for name, c in some.items()}
-    recall = {name: statistics.mean(share for _, share, _ in rows) for name, rows in found.items()}
-    assert recall["topk"] < 0.65
-    assert recall["fixed"] > 0.9
-    assert recall["sampled"] > 0.9
-    for name in ("fixed", "sampled"):
-        assert sum(latent < 10 for latent, *_ in found[name]) >= 2, "at least two of three parents live in the first half"
+def test_parents_survive_where_topk_absorbs_them():
+    """On the tree T2, k at the true L0. Which parents one TopK loses hangs on its last bits (recall .16 to .52 in twelve runs, and .15 to .51 in twelve of
+    the dense code), so its
+    bound is on the mean of three seeds; those of Matryoshka hold for each."""
+    topk = []
+    for seed in range(3):
+        source = PlantedTree(d=20, seed=seed)
+        settings = {"d_in": 20, "d_sae": 20, "k": 1, "seed": seed}
+        some = {
+            "topk": coders.new("topk", **settings),
+            "fixed": coders.new("matryoshka", **settings),
+            "sampled": coders.new("matryoshka", prefixes="sampled", **settings),
+        }
+        cfg = TrainConfig(tokens=512_000, batch=512, lr=3e-3, beta1=0.0, dead_after=50_000, log_every=500, seed=seed)
+        for _ in train(some, source, cfg):
+            pass
+        x, truth = source.codes(16_384, seed=99)
+        with torch.no_grad():
+            found = {name: parent_recall(source, c.W_dec, c.encode(x).z, truth).values() for name, c in some.items()}
+        recall = {name: statistics.mean(share for _, share, _ in rows) for name, rows in found.items()}
+        topk.append(recall["topk"])
+        for name in ("fixed", "sampled"):
+            assert recall[name] > 0.9
+            assert sum(latent < 10 for latent, *_ in found[name]) >= 2, "at least two of three parents live in the first half"
+    assert statistics.mean(topk) < 0.5
