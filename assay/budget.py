@@ -1,7 +1,7 @@
 """Budget: what a training run will take, before it begins: time and which part of it goes where, memory, disk.
 
-Time is measured, not modelled: a few real steps of each coder (on a copy), and real batches from the source. Memory is what those
-steps took, and what all coders hold at once.
+Time is measured, not modelled: a few real steps of each coder (on a copy; dense and sparse, where a penalty makes it sparse in time),
+and real batches from the source. Memory is what those steps took, and what all coders hold at once.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from assay.training.config import TrainConfig
 from assay.training.trainee import Trainee, held_out_look
 
 WARM, TIMED = 2, 5  # steps that are not and that are timed
+SEEN = 512  # vectors from which to tell how active a coder is
+WARM_UPS = ("l1_warm_up", "sparsity_warm_up")  # the share of a run in which a penalty grows, and coders become sparse
 FRESH = 1.1  # how much of the free memory or disk a run may be predicted to take: predictions are within a quarter, mostly far closer
 
 
@@ -127,18 +129,40 @@ def _coder_seconds(
     trainee.begin(
         Batch.of(torch.cat([b.x for b in some]), None if some[0].y is some[0].x else torch.cat([b.y for b in some])), scales
     )
+    steps = _step_seconds(trainee, some, scales) * cfg.steps
+    if _silenced(trainee.coder, some[0], cfg.l0):
+        dense = max(getattr(coder.config, warm_up, 0.0) for warm_up in WARM_UPS)
+        steps = dense * steps + (1 - dense) * _step_seconds(trainee, some, scales) * cfg.steps
+    if look is None:
+        return steps
+    begun = time.perf_counter()
+    held_out_look(trainee.as_saved(scales), look)
+    return steps + (time.perf_counter() - begun) * (cfg.steps // cfg.log_every + 1)
+
+
+def _step_seconds(trainee: Trainee, some: list[Batch], scales: tuple[float, float]) -> float:
     times = []
     for number, batch in enumerate(some):
         begun = time.perf_counter()
         trainee.step(batch, number, scales, log=False)
         _finish(batch.x.device)
         times.append(time.perf_counter() - begun)
-    steps = median(times[WARM:] or times) * cfg.steps
-    if look is None:
-        return steps
-    begun = time.perf_counter()
-    held_out_look(trainee.as_saved(scales), look)
-    return steps + (time.perf_counter() - begun) * (cfg.steps // cfg.log_every + 1)
+    return median(times[WARM:] or times)
+
+
+@torch.no_grad()
+def _silenced(coder: SparseCoder[Any], batch: Batch, l0: float | None) -> bool:
+    """Lower the biases of a coder whose penalty has yet to make it sparse, until it is as sparse as `l0` (or one in a hundred);
+    False where nothing needs to be done. Such coders begin dense, and take several times as long then."""
+    bias = getattr(coder, "b_enc", None)
+    if not coder.penalised or bias is None:
+        return False
+    z = coder.encode(batch.x[:SEEN]).z
+    wanted = int((l0 or coder.d_sae / 100) * len(z))
+    if (z > 0).sum() <= wanted:
+        return False
+    bias -= z.flatten().kthvalue(z.numel() - wanted).values
+    return True
 
 
 def _finish(device: torch.device) -> None:

@@ -171,7 +171,7 @@ def as_dataclass(name: str, rows: list[Setting], annotate: Any = None) -> type:
 
 
 CODERS = Folder("assay.coders", "architecture", also=("composed", "dictionary", "latents", "linear", "losses"))
-EVALS = Folder("assay.evals", "eval", also=())
+EVALS = Folder("assay.evals", "eval", also=("needs", "probes"))
 CORPORA = Folder("assay.corpora", "corpus", also=("pack", "rows", "documents"))
 FORMATS = Folder("assay.formats", "format", also=())
 STUDIES = Folder("assay.studies", "study", also=())

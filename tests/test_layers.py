@@ -24,6 +24,7 @@ FLOORS = {
         "report",
         "compare",
         "evaluate",
+        "inputs",
         "baselines",
         "surgery",
         "testing",

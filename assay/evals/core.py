@@ -16,7 +16,8 @@ import torch
 from assay import statistics
 from assay.coders.base import SparseCoder
 from assay.coders.latents import Latents
-from assay.evals.base import Eval, EvalConfig, Metric, Need, Passes, PassesInput, score
+from assay.evals.base import Eval, EvalConfig, Metric, score
+from assay.evals.needs import Need, Passes, PassesInput
 from assay.randomness import numpy_generator
 from assay.results import Score
 from assay.shapes import Float, Tensor

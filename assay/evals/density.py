@@ -45,8 +45,9 @@ import torch
 from assay import statistics
 from assay.coders.base import SparseCoder
 from assay.coders.latents import Latents
-from assay.evals.base import Eval, EvalConfig, Metric, Need, Passes, PassesInput, score
+from assay.evals.base import Eval, EvalConfig, Metric, score
 from assay.evals.core import BLOCKS, by_block, fired, rounded
+from assay.evals.needs import Need, Passes, PassesInput
 from assay.randomness import numpy_generator
 from assay.results import Score
 from assay.shapes import Float, Tensor

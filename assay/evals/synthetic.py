@@ -44,8 +44,9 @@ from assay import statistics
 from assay.activations.score import BLOCK, OVER_VECTORS, Measured, measure
 from assay.coders.base import SparseCoder
 from assay.errors import BadInput
-from assay.evals.base import Eval, EvalConfig, Metric, Need, Truth, TruthInput, score
+from assay.evals.base import Eval, EvalConfig, Metric, score
 from assay.evals.core import rounded
+from assay.evals.needs import Need, Truth, TruthInput
 from assay.randomness import numpy_generator
 from assay.results import Score
 

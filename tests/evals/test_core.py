@@ -9,8 +9,8 @@ import torch
 from assay import coders
 from assay.coders.base import Batch, Code, CoderConfig, SparseCoder
 from assay.coders.latents import Latents
-from assay.evals.base import Losses, PassesInput
 from assay.evals.core import Core, CoreConfig, closest_cosine
+from assay.evals.needs import Losses, PassesInput
 from assay.registry import EVALS
 
 D, DOCUMENTS, N = 6, 9, 300

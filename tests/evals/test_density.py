@@ -13,9 +13,9 @@ from assay.activations import score as truth
 from assay.coders.base import Batch, Code, CoderConfig, SparseCoder
 from assay.coders.latents import Latents
 from assay.coders.permuted_decoder import PermutedDecoder
-from assay.evals.base import Losses, PassesInput
 from assay.evals.core import Core, CoreConfig
 from assay.evals.density import EDGES, PRESETS, Density, DensityConfig, evenness, formulas, report
+from assay.evals.needs import Losses, PassesInput
 from assay.randomness import generator, numpy_generator
 from assay.registry import EVALS
 

@@ -8,7 +8,7 @@ import torch
 
 from assay import coders
 from assay.errors import BadInput
-from assay.evals.base import LabelledInput
+from assay.evals.needs import LabelledInput
 from assay.evals.sparse_probing import (
     SparseProbing,
     SparseProbingConfig,

@@ -143,8 +143,8 @@ def test_same_again_whatever_else_is_measured(grounds, records, store):
 
 def test_training_never_reads_what_is_scored(grounds):
     source, _ = grounds[0]
-    from assay.evals.base import Truth
-    from assay.evaluate import truth
+    from assay.evals.needs import Truth
+    from assay.inputs.truth import truth
 
     given = truth(source, Truth(vectors=1024, seed=0))
     x = torch.cat([x for x, _ in given.pieces()])

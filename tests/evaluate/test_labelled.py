@@ -10,7 +10,8 @@ import pytest
 from assay.corpora.base import Document
 from assay.errors import BadInput
 from assay.evals.sparse_probing import SparseProbing, SparseProbingConfig
-from assay.evaluate import choose, evaluate
+from assay.evaluate import evaluate
+from assay.inputs.labelled import choose
 from tests.evaluate.tiny import SITE, scored
 
 

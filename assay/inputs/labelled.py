@@ -1,0 +1,124 @@
+"""Labelled text: activations token by token, of examples that are drawn once and of which no two are alike."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from assay.activations import Activations, GatherConfig, gather
+from assay.coders.base import SparseCoder
+from assay.corpora.base import Corpus, Document
+from assay.errors import BadInput
+from assay.evals.needs import Labelled, LabelledInput, Vectors
+from assay.inputs.base import PIECE, Bench, Supply
+from assay.randomness import numpy_generator
+from assay.store import digest
+
+
+class LabelledSupply(Supply[Labelled]):
+    """One run of the model over a corpus's chosen examples; it is in the store, for whoever comes later."""
+
+    def fingerprint(self, coder: str) -> str:
+        return self.bench.corpus(self.need.corpus).fingerprint
+
+    def gather(self, coders: Mapping[str, SparseCoder[Any]]) -> None:
+        chosen = choose(self.bench.corpus(self.need.corpus), self.need.train, self.need.test)
+        self.ready = LabelledInput(
+            name=self.need.corpus, labels=chosen.labels, train=chosen.train, classes=chosen.classes, leak=chosen.leak,
+            conflicts=chosen.conflicts, vectors=read(self.bench, chosen, self.need.context),
+        )  # fmt: skip
+
+    def given(self, coder: str) -> LabelledInput:
+        return self.ready
+
+
+def read(bench: Bench, corpus: Corpus, context: int) -> Vectors:
+    """Site activations of a corpus's documents, a row of at most `context` tokens each, with the document of each."""
+    from assay.corpora.pack import PackConfig, tokenise
+
+    config = PackConfig(context=context, layout="documents")
+    tokens = tokenise(corpus, bench.model.tokenizer, config, bench.store, bench.progress)
+    path = gather(bench.model, tokens, [bench.site], GatherConfig(dtype=bench.dtype), bench.store, bench.progress)
+    document = tokens.document
+
+    def vectors() -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        for x, row, position in Activations(path, bench.site):
+            example = np.asarray(document)[row.numpy(), position.numpy()].astype(np.int64)
+            for start in range(0, len(x), PIECE):
+                yield x[start : start + PIECE], example[start : start + PIECE]
+
+    return vectors
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some documents of a labelled corpus, in its order: itself a corpus."""
+
+    source: Corpus
+    numbers: np.ndarray
+    """Which documents, ascending."""
+    labels: np.ndarray
+    train: np.ndarray
+    classes: list[str]
+    leak: float
+    conflicts: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.name} ({len(self.numbers)} documents)"
+
+    @property
+    def fingerprint(self) -> str:
+        return digest([self.source.fingerprint, self.numbers.tolist()])[:16]
+
+    def documents(self) -> Iterator[Document]:
+        wanted = set(self.numbers.tolist())
+        return (document for i, document in enumerate(self.source.documents()) if i in wanted)
+
+
+def choose(corpus: Corpus, train: int, test: int) -> Chosen:
+    """Draw `train` and `test` documents, as many of each class (fewer, in proportion, of a class that is too small).
+
+    A text that occurs several times is used once, and one with several labels not at all: nothing can be on both sides.
+    """
+    texts, repeats, conflicts = _unique(corpus)
+    kinds = sorted(set(texts.values()))
+    if len(kinds) < 2:
+        raise BadInput(f"{corpus.name} has {len(kinds)} class(es) in {len(texts)} texts; a probe needs two or more.")
+    picked: dict[int, bool] = {}
+    for kind in kinds:
+        places = np.array([number for number, label in texts.items() if label == kind])
+        places = numpy_generator("choose", corpus.fingerprint, kind).permutation(places)
+        share = min(1.0, len(places) * len(kinds) / (train + test))
+        n_train, n_test = int(train * share / len(kinds)), int(test * share / len(kinds))
+        picked |= {int(p): i < n_train for i, p in enumerate(places[: n_train + n_test])}
+    numbers = np.array(sorted(picked))
+    names = getattr(corpus, "classes", None) or range(max(kinds) + 1)
+    return Chosen(
+        source=corpus, numbers=numbers, labels=np.array([texts[n] for n in numbers]), train=np.array([picked[n] for n in numbers]),
+        classes=[str(names[k]) for k in range(max(kinds) + 1)], leak=repeats, conflicts=conflicts,
+    )  # fmt: skip
+
+
+def _unique(corpus: Corpus) -> tuple[dict[int, int], float, int]:
+    """(class of each usable text by document number, share of documents that repeat an earlier text, documents in contradiction)."""
+    first: dict[bytes, int] = {}
+    labels: dict[int, list[int]] = {}
+    for i, document in enumerate(corpus.documents()):
+        if document.label is None:
+            raise BadInput(
+                f"Document {i} of {corpus.name} has no label. Probing needs a labelled corpus: name its label column."
+            )
+        place = first.setdefault(hashlib.sha256(document.text.strip().encode()).digest(), i)
+        labels.setdefault(place, []).append(document.label)
+    clean = {place: found[0] for place, found in labels.items() if len(set(found)) == 1}
+    dropped = getattr(corpus, "dropped", {"copies": 0, "contradicting": 0})  # what the corpus itself has left out
+    conflicts = sum(len(found) for place, found in labels.items() if place not in clean) + dropped["contradicting"]
+    rows = sum(map(len, labels.values()))
+    repeats = rows - len(labels) + dropped["copies"]
+    return clean, repeats / max(rows + dropped["copies"] + dropped["contradicting"], 1), conflicts
