@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from assay.evals.base import Eval
 from assay.evals.needs import Need
 from assay.inputs import SUPPLIES, Bench, Supply
 from assay.inputs.base import Reads
+from assay.inputs.cost import Estimate, tokens_per_second
 from assay.models.base import Model, Site
 from assay.progress import Progress, silent
 from assay.results import Record
@@ -46,6 +48,7 @@ def evaluate(
     hashes: Mapping[str, str] | None = None,
     origins: Mapping[str, Mapping[str, str]] | None = None,
     again: Again = "missing",
+    foresee: Callable[[Estimate], None] | None = None,
     progress: Progress = silent,
 ) -> list[Record]:
     """Records of every (eval, coder), in that order, each also in the store.
@@ -55,7 +58,7 @@ def evaluate(
     that compare with its truth. `hashes`: identities of the coders, computed from their weights where left out. `origins`: model and
     site of a coder, for the records of evals that read neither. `again`: "missing" scores what has no record with this very coder,
     configuration and data; "never" is content with any record of that eval and coder; "always" scores everything anew, from the
-    passes in the store. Raises `WidthMismatch` before anything runs when a coder does not fit the site or the source.
+    passes in the store. `foresee` is told what the work will take before it begins. Raises `WidthMismatch` before anything runs when a coder does not fit the site or the source.
     """
     wanted = [registry.EVALS.load(e)() if isinstance(e, str) else e for e in evals]
     known = {name: (hashes or {}).get(name) or coder_hash(coder) for name, coder in coders.items()}
@@ -76,7 +79,10 @@ def evaluate(
             else:
                 found[i, name] = there
     fresh = {known[name]: coders[name] for _, name, _, _ in jobs}
-    for need in sorted({need for i, *_ in jobs for need in wanted[i].needs().values()}, key=repr):
+    needed = sorted({need for i, *_ in jobs for need in wanted[i].needs().values()}, key=repr)
+    if foresee and jobs:
+        foresee(_estimate([supplies[need] for need in needed], [eval_name(wanted[i]) for i, *_ in jobs], len(fresh), bench))
+    for need in needed:
         supplies[need].gather(fresh)
     for done, (i, name, key, inputs) in enumerate(jobs):
         progress(done, len(jobs), "scores")
@@ -126,6 +132,20 @@ def _score(
         config=asdict(one.config), inputs=inputs, about=describe(coder) | _place(one, bench, origin), scores=scores,
         details=details, made=provenance.made(device=str(device), seconds=seconds()),
     )  # fmt: skip
+
+
+def _estimate(supplies: Sequence[Supply[Any]], jobs: Sequence[str], coders: int, bench: Bench) -> Estimate:
+    """What the work will take at most; `jobs`: the eval of each score that is to be made."""
+    rate = tokens_per_second(bench.model) if any(s.reads == "model" for s in supplies) else 1.0
+    gathering: dict[str, float] = {}
+    for supply in supplies:
+        cost, kind = supply.cost(), type(supply.need).__name__.lower()
+        gathering[kind] = gathering.get(kind, 0.0) + (cost.once + cost.each * coders) / rate
+    scoring: dict[str, float | None] = {}
+    for name in dict.fromkeys(jobs):
+        took = [r.made.seconds for r in results.load(bench.store, name) if r.made.seconds is not None]
+        scoring[name] = median(took) * jobs.count(name) if took else None
+    return Estimate(gathering, scoring, sum(supply.cost().disk for supply in supplies))
 
 
 def reads(one: Eval[Any]) -> Reads:

@@ -98,6 +98,10 @@ class Folder:
             config = next((c for c in classes(base) if c.name.endswith("Config")), None) if base.exists() else None
         return _fields(config, known) if config else []
 
+    def presets(self, key: str) -> dict[str, dict[str, Any]]:
+        """Named settings of an entry: its module's `PRESETS = {"paper": {"tokens": 409_600}, …}`."""
+        return constant(self._path(key), "PRESETS") or {}
+
     def load(self, key: str) -> Any:
         """The entry's public class. This is what imports."""
         path = self._path(key)
@@ -130,8 +134,9 @@ def classes(path: Path) -> list[ast.ClassDef]:
 def constant(path: Path, name: str) -> Any:
     """Value of a top-level literal assignment `name = …`, or None."""
     for node in tree(path).body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-            return ast.literal_eval(node.value)
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        if any(isinstance(t, ast.Name) and t.id == name for t in targets) and node.value is not None:  # type: ignore[union-attr]
+            return ast.literal_eval(node.value)  # type: ignore[union-attr]
     return None
 
 
@@ -171,7 +176,7 @@ def as_dataclass(name: str, rows: list[Setting], annotate: Any = None) -> type:
 
 
 CODERS = Folder("assay.coders", "architecture", also=("composed", "dictionary", "latents", "linear", "losses"))
-EVALS = Folder("assay.evals", "eval", also=("needs", "probes"))
+EVALS = Folder("assay.evals", "eval", also=("absorption_letters", "erasure", "needs", "probes"))
 CORPORA = Folder("assay.corpora", "corpus", also=("pack", "rows", "documents"))
 FORMATS = Folder("assay.formats", "format", also=())
 STUDIES = Folder("assay.studies", "study", also=())

@@ -27,6 +27,7 @@ RESAMPLES = 1000
 PERMUTATIONS = 1999
 FEWEST = 6  # units that an exchange of labels needs to reach p < 0.05, which is 2 in 2⁶
 LEVEL = 0.95
+NORMAL = 1.959964  # of the normal distribution within ± this many standard errors: LEVEL
 BLOCK = 2_000_000  # resampled indices held at once
 SAME = 1.02  # factor between two L0s that count as one
 
@@ -96,7 +97,7 @@ def difference(statistic: Statistic, a: Sums, b: Sums, rng: np.random.Generator,
     return bootstrap(lambda s: statistic(side(s, "a")) - statistic(side(s, "b")), both, rng, resamples)  # type: ignore[arg-type]
 
 
-def jackknife(value: float, without: np.ndarray) -> Interval:
+def jackknife(value: float, without: np.ndarray, within: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
     """Interval from leaving out each of g blocks of documents: `without` [g] is the statistic without each block.
 
     For counts of distinct things (how many latents ever fire) resampling with replacement is biased: it always sees fewer.
@@ -107,8 +108,18 @@ def jackknife(value: float, without: np.ndarray) -> Interval:
     if g < 2 or not np.isfinite(value) or not np.isfinite(without).all():
         return Interval(value, None, None, g)
     error = np.sqrt((g - 1) / g * np.square(without - without.mean()).sum())
-    half = float(stats.t.ppf((1 + LEVEL) / 2, g - 1) * error)
-    return Interval(value, value - half, value + half, g)
+    return _about(value, float(stats.t.ppf((1 + LEVEL) / 2, g - 1) * error), within, g)
+
+
+def normal(value: float, replicates: np.ndarray, n: int, within: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
+    """Interval of the spread of bootstrap replicates about `value`: for statistics whose replicates are off to one side."""
+    if n < 2 or not np.isfinite(value) or not np.isfinite(replicates).all():
+        return Interval(value, None, None, n)
+    return _about(value, NORMAL * float(replicates.std()), within, n)
+
+
+def _about(value: float, half: float, within: tuple[float, float], n: int) -> Interval:
+    return Interval(value, max(value - half, within[0]), min(value + half, within[1]), n)
 
 
 def permutation(statistic: Statistic, a: Sums, b: Sums, rng: np.random.Generator) -> float | None:

@@ -6,7 +6,6 @@ Nothing here imports torch before it has work to do, so that help and mistakes a
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import signal
 import sys
@@ -53,15 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    gc.disable()  # what is loaded here lives to the end: looking through it for garbage is an eighth of `--help`
     from cyclopts import CycloptsError
 
     from assay.cli.app import build
     from assay.cli.toml import replay
 
     app = build(words)
-    gc.freeze()
-    gc.enable()
     replay(app, words)
     try:
         app(words, exit_on_error=False, print_error=False, result_action="return_value")

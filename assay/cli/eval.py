@@ -3,6 +3,7 @@
 For example:
     assay eval core topk-k32 relu --baselines all
     assay eval core,sparse_probing topk-k32 --tokens 200k --sparse_probing.k 1,5
+    assay eval all topk-k32 relu --preset fast --baselines all     every eval that these coders can take, within minutes
     assay eval synthetic topk-of-planted --baselines all
 
 Model, site and text are those that the coders were trained on (its held-out part), as their manifests say; flags say otherwise. Evals of
@@ -13,8 +14,9 @@ What is done is kept: after Ctrl-C the same command goes on, and a coder added l
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -37,11 +39,11 @@ from assay.cli.flags import (
 from assay.cli.output import note, print_json
 from assay.cli.progress import progress
 from assay.cli.toml import resolved
-from assay.errors import UnknownName
+from assay.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
     from assay.activations.truth import PlantedSource
-    from assay.cli.origin import Origin
+    from assay.cli.origin import About, Origin
     from assay.coders.base import SparseCoder
     from assay.models.hf import HFModel
     from assay.progress import Progress
@@ -62,6 +64,7 @@ def eval_(
     tokens: Count | None = None,
     corpus_tokens: Count | None = None,
     baselines: str | None = None,
+    preset: Literal["default", "fast", "paper"] = "default",
     seed: int = 0,
     again: AGAIN = "missing",
     config: Annotated[Path | None, Parameter(group=GENERAL, metavar="FILE")] = None,
@@ -73,7 +76,7 @@ def eval_(
     Parameters
     ----------
     evals
-        Names from `assay list evals`, separated by commas.
+        Names from `assay list evals`, separated by commas; or all: those that these coders can take.
     coders
         Names of coders in the store, or directories of coders.
     tokens
@@ -83,95 +86,116 @@ def eval_(
     baselines
         Also score these, at the coders' own L0: all, or some of random,pca,identity,permuted_decoder, and oracle
         for coders of a planted source.
+    preset
+        Settings of every eval: fast is for a CPU, paper those of the published figures (hours, and data from the hub);
+        see the eval's page. Flags override single settings.
     seed
         Names all random choices of the evals.
     config
         A resolved configuration, as it is kept beside the results (TOML); flags override it.
     """
-    from assay.cli.origin import Flags, Origin, read_coders, truth_of
+    from assay.cli.origin import Flags, Origin, is_planted, read_coders, truth_of
     from assay.cli.source import open_store
+    from assay.evaluate import eval_name, reads
 
-    chosen = [_eval(name, given, tokens, seed) for name in evals.split(",")]
     store = open_store(common)
     loaded, said = read_coders(coders, store)
-    source = truth_of(said) if any(_wants(one, "Truth") for one in chosen) else None
-    origin, reads = None, bool(baselines) or any(_wants(one, "Passes") for one in chosen)
-    if any(_wants(one, "Passes", "Labelled") for one in chosen):
-        origin = Origin.of(said, Flags(**pick(given, ORIGIN)), reads=reads)
+    names = list(registry.EVALS) if evals == "all" else evals.split(",")
+    chosen = [_eval(name, given, preset, tokens, seed) for name in names]
+    flags = Flags(**pick(given, ORIGIN))
+    planted = is_planted(said) and flags.model is None
+    chosen = [one for one in chosen if evals != "all" or reads(one) in ("nothing", "planted" if planted else "model")]
+    source = truth_of(said) if planted or any(reads(one) == "planted" for one in chosen) else None
+    origin = None
+    if any(reads(one) == "model" for one in chosen) or (baselines and source is None):
+        if planted:
+            unfit = ", ".join(eval_name(one) for one in chosen if reads(one) == "model")
+            raise BadInput(
+                f"{unfit}: {', '.join(said)} learnt from planted vectors, which no language model makes, so there is nothing to splice "
+                "into. Evaluate synthetic instead, or name a --model, --site and --corpus of that width."
+            )
+        origin = Origin.of(said, flags, reads=bool(baselines) or any(_reads_text(one) for one in chosen))
+    bench = _Bench(origin, source, None if baselines in (None, "all") else baselines.split(","), corpus_tokens, seed)
     with progress("eval", common) as display:
-        records = _measured(chosen, loaded, origin, source, baselines, corpus_tokens, seed, again, store, machine, display)
-    flags = {
-        "evals": evals,
-        "coders": coders,
-        "tokens": tokens,
-        "corpus-tokens": corpus_tokens,
-        "baselines": baselines,
-        "seed": seed,
-    }
-    _keep(records, store, flags | (origin.flags() if origin else {}) | named(given, *EVALS.values()))
+        records = bench.measured(chosen, loaded, said, bool(baselines), again, store, machine, common, display)
+    asked = {"evals": evals, "coders": coders, "tokens": tokens, "corpus-tokens": corpus_tokens, "baselines": baselines}
+    asked |= {"preset": preset, "seed": seed} | (origin.flags() if origin else {}) | named(given, *EVALS.values())
+    _keep(records, store, asked)
     _report(records, common)
     note("Next: assay results table, assay results show NAME, assay results plot curves.png", common)
 
 
-def _eval(name: str, given: Mapping[str, Any], tokens: int | None, seed: int) -> Any:
-    """An eval with its settings from the flags."""
+def _eval(name: str, given: Mapping[str, Any], preset: str, tokens: int | None, seed: int) -> Any:
+    """An eval with its settings from the preset, and from the flags."""
     if name not in registry.EVALS:
         raise UnknownName.among("eval", name, registry.EVALS)
     cls = registry.EVALS.load(name)
-    settings = {key.partition("__")[2]: value for key, value in pick(given, EVALS[name]).items()} | {"seed": seed}
+    flags = {key.partition("__")[2]: value for key, value in pick(given, EVALS[name]).items()}
+    settings = {"seed": seed} | registry.EVALS.presets(name).get(preset, {}) | flags
     if tokens is not None and any(s.name == "tokens" for s in registry.EVALS.settings(name)):
         settings["tokens"] = tokens
     return cls(cls.Config(**settings))
 
 
-def _wants(one: Any, *kinds: str) -> bool:
-    """Whether an eval has a need of one of these kinds: Passes (held-out text), Labelled, Truth."""
-    return any(type(need).__name__ in kinds for need in one.needs().values())
+def _reads_text(one: Any) -> bool:
+    """Whether an eval needs held-out text."""
+    return any(type(need).__name__ == "Passes" for need in one.needs().values())
 
 
-def _measured(
-    evals: list[Any], coders: dict[str, SparseCoder[Any]], origin: Origin | None, source: PlantedSource | None,
-    baselines: str | None, corpus_tokens: int | None, seed: int, again: Any, store: Store, machine: Machine, display: Progress,
-) -> list[Record]:  # fmt: skip
-    from assay import corpora
-    from assay.baselines import matched
-    from assay.cli.source import open_model, open_tokens
-    from assay.evaluate import evaluate
+@dataclass(frozen=True)
+class _Bench:
+    """What coders are measured on, as the flags and their manifests say."""
 
-    model = open_model(origin.model, origin.model_dtype, machine, display) if origin else None
-    device, text = model.device if model else machine.torch_device(), None
-    coders = {name: coder.to(device) for name, coder in coders.items()}
-    if origin and model and origin.corpus and any(_wants(one, "Passes") for one in evals):
-        text = open_tokens(origin.corpus, origin.text("held_out", corpus_tokens), model, store, display)
-    wanted = None if baselines in (None, "all") else baselines.split(",")
-    if baselines and origin and model:
-        coders = coders | _baselines(wanted, coders, origin, model, store, seed, display)
-    elif baselines and source:
-        twins = matched(coders, source, wanted, store=store, seed=seed)
-        coders = coders | {name: coder.to(device) for name, coder in twins.items()}
-    about: dict[str, Any] = {
-        "model": model,
-        "site": origin.site if origin else None,
-        "text": text,
-        "planted": source,
-        "labelled": corpora.load,
-    }
-    return evaluate(coders, evals, store=store, again=again, progress=display, **about)
+    origin: Origin | None
+    source: PlantedSource | None
+    baselines: list[str] | None
+    corpus_tokens: int | None
+    seed: int
 
+    def measured(
+        self, evals: list[Any], coders: dict[str, SparseCoder[Any]], said: About, baselines: bool, again: Any, store: Store,
+        machine: Machine, common: Common, display: Progress,
+    ) -> list[Record]:  # fmt: skip
+        from assay import corpora
+        from assay.cli.origin import places_of
+        from assay.cli.source import open_model, open_tokens
+        from assay.evaluate import evaluate
 
-def _baselines(
-    wanted: list[str] | None, coders: dict[str, Any], origin: Origin, model: HFModel, store: Store, seed: int, display: Progress
-) -> dict[str, SparseCoder[Any]]:
-    """Baselines at the coders' own L0, fitted to the text they learnt from, in the store like them."""
-    from assay.activations import Live
-    from assay.baselines import matched
-    from assay.cli.source import open_tokens
+        origin = self.origin
+        model = open_model(origin.model, origin.model_dtype, machine, display) if origin else None
+        device, text = model.device if model else machine.torch_device(), None
+        coders = {name: coder.to(device) for name, coder in coders.items()}
+        if origin and model and origin.corpus and any(_reads_text(one) for one in evals):
+            text = open_tokens(origin.corpus, origin.text("held_out", self.corpus_tokens), model, store, display)
+        places = places_of(said)
+        if baselines:
+            twins = self._baselines(coders, model, store, display)
+            shared = next(iter(places.values())) if len({repr(place) for place in places.values()}) == 1 else {}
+            coders, places = coders | {n: c.to(device) for n, c in twins.items()}, dict.fromkeys(twins, shared) | places
+        about: dict[str, Any] = {
+            "model": model, "site": origin.site if origin else None, "text": text, "planted": self.source,
+            "labelled": corpora.load, "origins": places,
+        }  # fmt: skip
+        foresee = lambda estimate: note(str(estimate), common)  # noqa: E731
+        return evaluate(coders, evals, store=store, again=again, foresee=foresee, progress=display, **about)
 
-    assert origin.corpus is not None
-    text = open_tokens(origin.corpus, origin.text("train", origin.packing["max_tokens"]), model, store, display)
-    source = Live(model, text, origin.site, buffer_rows=128)
-    facts = {"model": {"name": origin.model, "fingerprint": model.fingerprint}, "site": origin.site}
-    return matched(coders, source, wanted, store=store, about=facts, seed=seed)
+    def _baselines(
+        self, coders: dict[str, Any], model: HFModel | None, store: Store, display: Progress
+    ) -> dict[str, SparseCoder[Any]]:
+        """Baselines at the coders' own L0, fitted to what they learnt from, in the store like them."""
+        from assay.activations import Live
+        from assay.baselines import matched
+        from assay.cli.source import open_tokens
+
+        origin = self.origin
+        if origin is None or model is None:
+            assert self.source is not None
+            return matched(coders, self.source, self.baselines, store=store, seed=self.seed)
+        assert origin.corpus is not None
+        text = open_tokens(origin.corpus, origin.text("train", origin.packing["max_tokens"]), model, store, display)
+        source = Live(model, text, origin.site, buffer_rows=128)
+        facts = {"model": {"name": origin.model, "fingerprint": model.fingerprint}, "site": origin.site}
+        return matched(coders, source, self.baselines, store=store, about=facts, seed=self.seed)
 
 
 def _keep(records: list[Record], store: Store, flags: Mapping[str, Any]) -> None:

@@ -126,6 +126,25 @@ def truth_of(about: About) -> PlantedSource:
     return rebuilt(next(iter(said.values())))
 
 
+def is_planted(about: About) -> bool:
+    """Whether all coders learnt from vectors whose truth is known, and so from no language model."""
+    from assay.activations.ground import KINDS
+
+    return all((facts.get("source") or {}).get("kind") in KINDS for facts in about.values())
+
+
+def places_of(about: About) -> dict[str, dict[str, str]]:
+    """Model and site of each coder, as records name them."""
+    found = {}
+    for name, facts in about.items():
+        source, model = facts.get("source") or {}, facts.get("model") or {}
+        place = {"model": model.get("name"), "site": facts.get("site")}
+        if is_planted({name: facts}):
+            place = {"model": source["kind"], "site": f"seed {source.get('seed')}"}
+        found[name] = {what: str(value) for what, value in place.items() if value is not None}
+    return found
+
+
 def read_coders(refs: Sequence[str], store: Store) -> tuple[dict[str, SparseCoder[Any]], dict[str, dict[str, Any]]]:
     """Coders by name, and what their manifests say. `refs` are names in the store, or directories."""
     from assay.formats import native

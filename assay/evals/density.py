@@ -34,7 +34,7 @@ an L1 penalty. Gemma Scope's uniformity falls as L0 grows, most at the residual 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -46,13 +46,12 @@ from assay import statistics
 from assay.coders.base import SparseCoder
 from assay.coders.latents import Latents
 from assay.evals.base import Eval, EvalConfig, Metric, score
-from assay.evals.core import BLOCKS, by_block, fired, rounded
+from assay.evals.core import BLOCKS, by_block, fired, frequencies, rounded
 from assay.evals.needs import Need, Passes, PassesInput
 from assay.randomness import numpy_generator
 from assay.results import Score
 from assay.shapes import Float, Tensor
 from assay.splice import home
-from assay.statistics import Interval
 
 DENSE = 0.1
 COLUMN = 0.001
@@ -63,9 +62,6 @@ BINS = np.linspace(-7.0, 0.0, 15)
 """Edges of the histogram, in log₁₀ ω: half decades, as in the rows of a training."""
 NEGLIGIBLE = 1e-4
 """Cosine of reconstructions and activations below which γ would be noise."""
-RESAMPLES = 200  # enough for a standard error
-ENTRIES = 2**22  # resampled frequencies held at once
-NORMAL = 1.959964  # of the normal distribution within ± this many standard errors: 95 %
 
 PRESETS: dict[str, dict[str, Any]] = {"paper": {"tokens": 4_096_000}, "fast": {"tokens": 20_000}}
 """Settings: of SAEBench's published frequencies (its core eval), and for a CPU."""
@@ -194,7 +190,7 @@ def bands(firing: np.ndarray, blocks: np.ndarray, rng: np.random.Generator) -> l
     value = above(firing.sum(0) / tokens)
     error = np.concatenate([above(p) for p in frequencies(firing, blocks, rng)])  # [resamples, 2, edges]
     i = EDGES.index(COLUMN)
-    over = _normal(d_sae * value[0, i], d_sae * error[:, 0, i], len(blocks), d_sae)
+    over = statistics.normal(d_sae * value[0, i], d_sae * error[:, 0, i], len(blocks), (0.0, d_sae))
     found = [score("latents_over", over, frequency=COLUMN)]
     for which, name in enumerate(("latents_in_band", "activations_in_band")):
         for i, (low, high) in enumerate(pairwise(EDGES)):
@@ -204,7 +200,7 @@ def bands(firing: np.ndarray, blocks: np.ndarray, rng: np.random.Generator) -> l
                 found.append(Score(metric=name, value=None, where=where, n=len(blocks), reason=reason))
             else:
                 at, errors = value[which, i] - value[which, i + 1], error[:, which, i] - error[:, which, i + 1]
-                found.append(score(name, _normal(at, errors, len(blocks)), "no latent fired", **where))
+                found.append(score(name, statistics.normal(at, errors, len(blocks), (0.0, 1.0)), "no latent fired", **where))
     return found
 
 
@@ -214,23 +210,6 @@ def above(p: Float[np.ndarray, "*n d_sae"]) -> Float[np.ndarray, "*n 2 edges"]:
     with np.errstate(divide="ignore", invalid="ignore"):
         activations = np.stack([np.where(p > edge, p, 0.0).sum(-1) for edge in EDGES], axis=-1) / p.sum(-1)[..., None]
     return np.stack([latents, activations], axis=-2)
-
-
-def frequencies(firing: np.ndarray, blocks: np.ndarray, rng: np.random.Generator) -> Iterator[Float[np.ndarray, "b d_sae"]]:
-    """Firing frequencies under resampled blocks of documents, some resamples at a time."""
-    for drawn in statistics.counts(len(blocks), rng, RESAMPLES):
-        step = max(1, ENTRIES // firing.shape[1])
-        for start in range(0, len(drawn), step):
-            part = drawn[start : start + step]
-            yield (part @ firing) / (part @ blocks)[:, None]
-
-
-def _normal(value: float, replicates: np.ndarray, n: int, most: float = 1.0) -> Interval:
-    """Interval from the spread of replicates about `value`, within 0 and `most`."""
-    if n < 2 or not np.isfinite(value) or not np.isfinite(replicates).all():
-        return Interval(float(value), None, None, n)
-    half = NORMAL * float(replicates.std())
-    return Interval(float(value), max(value - half, 0.0), min(value + half, most), n)
 
 
 def report(firing: np.ndarray, tokens: int, strength: np.ndarray) -> dict[str, Any]:

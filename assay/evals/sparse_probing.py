@@ -29,6 +29,18 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """C of the logistic regressions, from strong to weak regularisation."""
 VALIDATION = 0.25
 METRICS = ("accuracy", "auc", "f1")
+PRESETS = {
+    "paper": {
+        "datasets": "hub:LabHC/bias_in_bios:::hard_text:profession[0/1/2/6/9],hub:LabHC/bias_in_bios:::hard_text:profession[11/13/14/18/19],"
+        "hub:LabHC/bias_in_bios:::hard_text:profession[20/21/22/25/26],"
+        "hub:canrager/amazon_reviews_mcauley_1and5:::text:category[1/2/3/5/6],"
+        "hub:canrager/amazon_reviews_mcauley_1and5:::text:rating[1.0/5.0],"
+        "hub:codeparrot/github-code:::code:language[C/Python/HTML/Java/PHP],hub:fancyzhx/ag_news:::text:label",
+        "train": 10_000,
+        "test": 2_500,
+    }
+}
+"""SAEBench's sets but Europarl, whose languages stand in columns of pairs; 2,000 and 500 positives of each of five classes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from assay.coders.base import SparseCoder
 from assay.corpora.base import Corpus
 from assay.errors import BadInput
 from assay.evals.needs import Need
+from assay.inputs.cost import Cost
 from assay.models.base import Model, Site
 from assay.progress import Progress, silent
 from assay.store import Store
@@ -96,6 +97,10 @@ class Supply(Generic[N]):
     def fingerprint(self, coder: str) -> str:
         """Hash of the data that the coder of this hash will be scored on, known before anything runs."""
         raise NotImplementedError
+
+    def cost(self) -> Cost:
+        """What `gather` takes at most, known before it runs."""
+        return Cost()
 
     def gather(self, coders: Mapping[str, SparseCoder[Any]]) -> None:
         """Make ready what these coders, by hash, will be scored on."""

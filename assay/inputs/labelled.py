@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ from assay.corpora.base import Corpus, Document
 from assay.errors import BadInput
 from assay.evals.needs import Labelled, LabelledInput, Vectors
 from assay.inputs.base import PIECE, Bench, Supply
+from assay.inputs.cost import FLOAT, Cost, characters_to_tokens, depth
 from assay.randomness import numpy_generator
 from assay.store import digest
+
+LOOK = 200  # documents whose length says how long all are
 
 
 class LabelledSupply(Supply[Labelled]):
@@ -25,6 +29,13 @@ class LabelledSupply(Supply[Labelled]):
 
     def fingerprint(self, coder: str) -> str:
         return self.bench.corpus(self.need.corpus).fingerprint
+
+    def cost(self) -> Cost:
+        bench, wanted = self.bench, self.need.train + self.need.test
+        seen = [len(document.text) for document in islice(bench.corpus(self.need.corpus).documents(), LOOK)]
+        tokens = characters_to_tokens(seen, self.need.context) / max(len(seen), 1) * wanted
+        disk = int(tokens * bench.model.d(bench.site) * FLOAT[bench.dtype])
+        return Cost(once=tokens * depth(bench.model, bench.site), disk=disk)
 
     def gather(self, coders: Mapping[str, SparseCoder[Any]]) -> None:
         chosen = choose(self.bench.corpus(self.need.corpus), self.need.train, self.need.test)

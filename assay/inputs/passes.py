@@ -9,6 +9,7 @@ from assay import passes
 from assay.coders.base import SparseCoder
 from assay.evals.needs import Losses, Passes, PassesInput
 from assay.inputs.base import Supply
+from assay.inputs.cost import FLOAT, Cost, depth
 from assay.splice import splice
 
 
@@ -17,6 +18,13 @@ class PassesSupply(Supply[Passes]):
 
     def fingerprint(self, coder: str) -> str:
         return self.bench.text.fingerprint
+
+    def cost(self) -> Cost:
+        bench = self.bench
+        there, tokens, to_site = int(bench.text.mask.sum()), self.need.tokens, depth(bench.model, bench.site)
+        tokens = min(tokens, there)
+        kept = bench.model.d(bench.site) * FLOAT[bench.dtype] + 8 * (3 + len(bench.coders))
+        return Cost(once=tokens * (1 + 2 * (1 - to_site) + to_site), each=tokens * (1 - to_site), disk=tokens * kept)
 
     def gather(self, coders: Mapping[str, SparseCoder[Any]]) -> None:
         bench = self.bench

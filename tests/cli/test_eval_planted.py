@@ -21,6 +21,23 @@ def test_a_planted_coder_is_measured_on_its_own_source(run):
     assert [r["key"] for r in again.json] == [r["key"] for r in (ran.json[0], ran.json[2])], "what is there is not scored again"
 
 
+def test_all_evals_are_those_that_a_planted_coder_can_take(run):
+    assert run("train topk --planted tree --name a --d-sae 20 --k 2 --tokens 2k --batch 256 --quiet").code == 0
+    ran = run("eval all a --preset fast --synthetic.vectors 512 --json")
+    assert ran.code == 0, ran.err
+    found = {r["eval"]: r for r in ran.json}
+    assert "synthetic" in found and "core" not in found and "sparse_probing" not in found
+    assert found["synthetic"]["config"]["vectors"] == 512
+    assert all(r["about"]["model"] == "planted tree" and r["about"]["site"] == "seed 0" for r in ran.json)
+
+
+def test_an_eval_of_a_model_says_that_planted_vectors_have_none(run):
+    assert run("train topk --planted tree --name a --d-sae 20 --k 2 --tokens 2k --batch 256 --quiet").code == 0
+    ran = run("eval core a")
+    assert ran.code == 1
+    assert "core: a learnt from planted vectors" in ran.err and "Evaluate synthetic instead" in ran.err
+
+
 def test_what_was_trained_on_something_else_is_refused(run, vectors):
     for name, source in {"mine": f"--data {vectors}", "s0": "--planted tree", "s1": "--planted tree --seed 1"}.items():
         assert run(f"train topk {source} --d-sae 32 --k 2 --tokens 1k --batch 256 --name {name} --quiet").code == 0

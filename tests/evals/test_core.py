@@ -9,7 +9,7 @@ import torch
 from assay import coders
 from assay.coders.base import Batch, Code, CoderConfig, SparseCoder
 from assay.coders.latents import Latents
-from assay.evals.core import Core, CoreConfig, closest_cosine
+from assay.evals.core import Core, CoreConfig, closest_cosine, densities
 from assay.evals.needs import Losses, PassesInput
 from assay.registry import EVALS
 
@@ -151,6 +151,22 @@ def test_sparse_and_dense_latents_count_alike():
     for name in ("l0", "l1", "frac_alive", "freq_over_10_percent"):
         assert dense[name].value == pytest.approx(sparse[name].value, rel=1e-6)
     assert a["latents"]["density"] == b["latents"]["density"]
+
+
+def test_intervals_of_frequencies_are_as_wide_as_draws_of_the_text_scatter():
+    """80 texts of one law, documents that like some latents: as wide as the values scatter, which leaving out blocks was not."""
+    rates = 10 ** np.random.default_rng(0).uniform(-6, -0.5, 600)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for seed in range(80):
+        rng = np.random.default_rng([1, seed])
+        mood = rng.gamma(0.3, 1 / 0.3, size=(192, len(rates)))
+        fires = rng.binomial(100, np.minimum(rates * mood, 1)).reshape(3, 64, -1).sum(0).astype(float)
+        for s in densities(fires, np.full(64, 300.0), rng):
+            found.setdefault(s.metric, []).append((s.value, s.high - s.low))
+    for metric, rows in found.items():
+        value, width = np.array(rows).T
+        widest = 1.8 if metric == "frac_alive" else 1.5  # which must leave out blocks, see `densities`
+        assert 0.65 < width.mean() / (2 * 1.96 * value.std()) < widest, metric
 
 
 def test_every_declared_metric_is_scored_and_intervals_hold_values():
