@@ -11,7 +11,7 @@ from cyclopts import App
 from assay import provenance, registry
 from assay.cli.flags import about
 
-COMMANDS = ("demo", "list", "gather", "train", "surgery", "eval", "results", "assets", "doctor")
+COMMANDS = ("demo", "list", "gather", "train", "surgery", "eval", "results", "corpora", "assets", "doctor")
 HELP = """\
 Train sparse coders on the activations of language models, and measure them.
 

@@ -198,8 +198,8 @@ def execute(run: Any, beside: Beside, machine: Machine, common: Common) -> None:
     show([outcome(name, path) for name, path in paths.items()], common)
     for name, path in paths.items():
         missed(name, path, common)
-    measurable = "site" in facts and "text" in facts
-    note(f"in {store.root}/coders, each with a report.html" + f". Next: assay eval core {' '.join(paths)}" * measurable, common)
+    suited = "core" if "site" in facts and "text" in facts else "synthetic" if run.source.planted else None
+    note(f"in {store.root}/coders, each with a report.html" + (f". Next: assay eval {suited} {' '.join(paths)}" if suited else ""), common)
 
 
 def missed(name: str, path: Path, common: Common) -> None:

@@ -19,6 +19,7 @@ from assay.corpora.text import files_fingerprint, known_encoding
 from assay.errors import BadInput, UnknownName
 
 MAX_CLASSES = 1000
+SHIFTED = "_OOD"
 
 
 class LabelledCorpus:
@@ -47,18 +48,29 @@ class LabelledCorpus:
 
     @classmethod
     def probe(cls, name: str, *, unique: bool = True) -> LabelledCorpus:
-        """A set of sae-probes by number (92), tag (glue_sst2) or both (92_glue_sst2). Fetches the carrier when it is missing."""
-        found = probe_files()
-        stem = next((s for s in found if name in (s, *s.split("_", 1))), None)
+        """A set of sae-probes by number (92), tag (glue_sst2) or both (92_glue_sst2). Fetches the carrier when it is missing.
+
+        With _OOD after it (66_OOD): examples of the same question from elsewhere, for the eight sets that have them.
+        """
+        elsewhere = name.endswith(SHIFTED)
+        found, short = shifted_files() if elsewhere else probe_files(), name.removesuffix(SHIFTED)
+        stem = next((s for s in found if short in (s, *s.split("_", 1))), None)
         if stem is None:
-            raise UnknownName.among("probing set", name, found)
-        if _kinds()[stem] == "Continuous Data":
+            raise UnknownName.among("probing set", name, [s + SHIFTED * elsewhere for s in found])
+        if probe_kinds()[stem] == "Continuous Data":
             raise BadInput(
                 f"probe:{stem} has numbers to predict, not classes. Choose a set with classes, e.g. probe:92_glue_sst2."
             )
         corpus = cls(found[stem], column="prompt", label="target", unique=unique)
-        corpus.name = f"probe:{stem}"
+        corpus.name = f"probe:{stem}{SHIFTED * elsewhere}"
         return corpus
+
+    def published(self) -> LabelledCorpus:
+        """The same with every row as it was published: `unique=False`."""
+        s = self.settings
+        twin = LabelledCorpus(self.path, column=s["column"], label=s["label"], unique=False, encoding=s["encoding"])
+        twin.name = self.name
+        return twin
 
     @cached_property
     def fingerprint(self) -> str:
@@ -135,13 +147,19 @@ def probe_files() -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: int(item[0].split("_")[0])))
 
 
+def shifted_files() -> dict[str, Path]:
+    """The sets of sae-probes that have examples from elsewhere, e.g. "66_living-room", and the files with these."""
+    found = {p.name.removesuffix(f"{SHIFTED}.csv.zst"): p for p in (_probe_data() / "OOD data").glob(f"*{SHIFTED}.csv.zst")}
+    return dict(sorted(found.items(), key=lambda item: int(item[0].split("_")[0])))
+
+
 def _probe_data() -> Path:
     from assay import assets
 
     return assets.fetch("sae-probes") / "sae_probes" / "data"
 
 
-def _kinds() -> dict[str, str]:
+def probe_kinds() -> dict[str, str]:
     """What the collection's own index says each set is: "Binary Classification", "Multiclass Classification", "Continuous Data"."""
     index = documents.rows(_probe_data() / "probing_datasets_MASTER.csv.zst", "Dataset save name", "Data type")
     return {Path(file).stem: kind for file, kind in index}

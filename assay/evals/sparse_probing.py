@@ -2,7 +2,7 @@
 
 Latents are averaged over an example's tokens after encoding. The k latents with the largest |mean of positives − mean of negatives|
 on the training examples feed an L2 logistic regression; "all" is the probe on every latent. The same probes on the raw
-activations stand beside. The regularisation is chosen on a validation part of the training examples, never on the test, features
+activations stand beside, and the simplest of all: the line through both classes' means, cut half way ("mean_difference"). The regularisation is chosen on a validation part of the training examples, never on the test, features
 are centred and divided by their standard deviation over the training examples, and every coder sees the same examples.
 """
 
@@ -82,7 +82,7 @@ class SparseProbing(Eval[SparseProbingConfig]):
     """k-sparse and dense probes of labelled concepts."""
 
     Config = SparseProbingConfig
-    version = 1
+    version = 2
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": Metric(doc="Accuracy on balanced test examples.", better="higher", floor=0.5, ceiling=1.0),
         "auc": Metric(doc="Area under the ROC curve on test examples.", better="higher", floor=0.5, ceiling=1.0),
@@ -194,15 +194,25 @@ def probe(
     found: Replicates = {}
     order = strongest(x, task, max(ks))
     chosen: dict[str, Any] = {"features": order.tolist(), "C": {}} | ({"correct": {}} if on == "latents" else {})
-    for k, features in [*((str(k), scaled[:, order[:k]]) for k in ks), ("all", dense)]:
-        margin, C = fit(features, task)
+    truth = task.truth[task.test]
+    probes: dict[str, tuple[np.ndarray, float | None]] = {str(k): fit(scaled[:, order[:k]], task) for k in ks}
+    probes["all"] = fit(dense, task)
+    if on == "activations":
+        probes["mean_difference"] = along_means(x, task), None
+    for k, (margin, C) in probes.items():
         chosen["C"][k] = C
-        truth = task.truth[task.test]
         if on == "latents":
             chosen["correct"][k] = "".join("01"[int(hit)] for hit in (margin > 0) == truth)
         for metric, measured in measures(margin, truth, np.vstack([np.ones(len(truth)), task.weights])).items():
             found[on, k, metric] = float(measured[0]), measured[1:], len(truth)
     return found, chosen
+
+
+def along_means(x: np.ndarray, task: Task) -> np.ndarray:
+    """Margins of the test examples along the difference of the training examples' class means, from the middle of both."""
+    truth = task.truth[task.train]
+    positive, negative = x[task.train][truth].mean(0), x[task.train][~truth].mean(0)
+    return (x[task.test] - (positive + negative) / 2) @ (positive - negative)
 
 
 def fit(x: np.ndarray, task: Task) -> tuple[np.ndarray, float]:

@@ -78,6 +78,7 @@ def test_scrambled_coder_is_at_chance():
         at = scores[f"accuracy[k={k},on=latents]"]
         assert at.low <= 0.5 <= at.high
     assert scores["accuracy[k=all,on=activations]"].value > 0.95
+    assert scores["accuracy[k=mean_difference,on=activations]"].value > 0.9
 
 
 def test_many_classes_are_one_against_rest():
