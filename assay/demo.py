@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from assay import assets, baselines, corpora, models, plots
+from assay import assets, baselines, corpora, figures, models
 from assay.activations import GatherConfig, Stored, gather
 from assay.coders import new, with_l0
 from assay.coders.base import SparseCoder
@@ -164,8 +164,8 @@ def _evals(cfg: DemoConfig) -> tuple[Core, SparseProbing]:
 
 
 def _plotted(records: list[Record], store: Store) -> list[Path]:
-    figure = plots.against_l0([r for r in records if r.eval == "core"])
-    made = [store.root / "plots" / f"against_l0.{kind}" for kind in ("png", "svg")]
+    figure = figures.against_l0(records)
+    made = [store.root / "plots" / f"against_l0.{kind}" for kind in ("png", "svg", "html")]
     for path in made:
-        plots.save(figure, path)
+        figures.save(figure, path)
     return made

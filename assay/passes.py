@@ -40,6 +40,7 @@ _MEND = "Delete {} and run the same command again."
 VERSION = 2  # counts the meaning of the stored numbers
 CLEAN = {"pass": "clean"}
 ZERO = {"pass": "zero-ablated"}
+ZERO_EVERYWHERE = {"pass": "zero-ablated, special positions too"}
 
 
 @dataclass
@@ -130,10 +131,14 @@ class Text:
 
     # ---- losses ------------------------------------------------------------------------------------------------------------
 
-    def run(self, spliced: Mapping[str, Model]) -> None:
-        """Every pass that is not stored yet: clean, mean- and zero-ablated, and each view of the model in `spliced`, by its key."""
-        views = {self._folder(what): view for what, view in self._views(spliced)}
-        for folder, (what, _) in zip(views, self._views(spliced), strict=True):
+    def run(self, spliced: Mapping[str, Model], *, special: bool = False) -> None:
+        """Every pass that is not stored yet: clean, mean- and zero-ablated, and each view of the model in `spliced`, by its key.
+
+        `special`: also with zeros at special positions too.
+        """
+        asked = self._views(spliced, special)
+        views = {self._folder(what): view for what, view in asked}
+        for folder, (what, _) in zip(views, asked, strict=True):
             if not (folder / "what.json").exists():
                 write_atomic(folder / "what.json", codec.to_json(self._about(what)))
         jobs = [(i, [f for f in views if not (f / _name(i)).exists()]) for i in range(len(self.rows))]
@@ -145,7 +150,7 @@ class Text:
                 self.progress(done, total, "tokens passed")
 
     def losses(self, what: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """(cross-entropy, KL from clean) of each predicted token under one kind of pass: CLEAN, ZERO, `mean_ablated`, `through(key)`."""
+        """(cross-entropy, KL from clean) of each predicted token under one kind of pass: CLEAN, ZERO, `mean_ablated` …"""
         folder = self._folder(what)
         chunks = [_load(folder / _name(i)) for i in range(len(self.rows))]
         return torch.cat([c["ce"] for c in chunks]).numpy(), torch.cat([c["kl"] for c in chunks]).numpy()
@@ -155,10 +160,12 @@ class Text:
         """What the mean-ablated pass is called: its mean is part of the name."""
         return {"pass": "mean-ablated", "mean": digest(self.mean.tolist())[:16]}
 
-    def _views(self, spliced: Mapping[str, Model]) -> list[tuple[dict[str, Any], Model]]:
+    def _views(self, spliced: Mapping[str, Model], special: bool) -> list[tuple[dict[str, Any], Model]]:
         ablated: list[tuple[dict[str, Any], Model]] = [
             (self.mean_ablated, ablate(self.model, self.site, self.mean)), (ZERO, ablate(self.model, self.site))
         ]  # fmt: skip
+        if special:
+            ablated.append((ZERO_EVERYWHERE, ablate(self.model, self.site, special=True)))
         return [(CLEAN, self.model), *ablated, *((through(key), view) for key, view in spliced.items())]
 
     @torch.no_grad()

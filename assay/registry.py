@@ -59,11 +59,16 @@ class Folder:
         """Source file of each entry, by key."""
         keys = (p for p in sorted(self.home.glob("*.py")) if p.stem not in NOT_ENTRIES | self.also)
         found = {p.stem: p for p in keys if not p.stem.startswith("_")}
-        for point in importlib.metadata.entry_points(group=self.package):
+        for name, point in self._points.items():
             other = importlib.util.find_spec(point.value.split(":")[0])
             if other is not None and other.origin:
-                found[point.name] = Path(other.origin)
+                found[name] = Path(other.origin)
         return found
+
+    @cached_property
+    def _points(self) -> dict[str, importlib.metadata.EntryPoint]:
+        """What other packages add; looked up once, since that reads the metadata of every installed package."""
+        return {point.name: point for point in importlib.metadata.entry_points(group=self.package)}
 
     def names(self, tag: str | None = None) -> list[str]:
         """All keys, or those whose module says `TAG = tag`."""
@@ -105,9 +110,8 @@ class Folder:
     def load(self, key: str) -> Any:
         """The entry's public class. This is what imports."""
         path = self._path(key)
-        points = [p for p in importlib.metadata.entry_points(group=self.package) if p.name == key]
-        if points:
-            found = points[0].load()
+        if key in self._points:
+            found = self._points[key].load()
             return _public_class(found) if hasattr(found, "__path__") or not isinstance(found, type) else found
         return _public_class(importlib.import_module(f"{self.package}.{path.stem}"))
 
@@ -176,7 +180,13 @@ def as_dataclass(name: str, rows: list[Setting], annotate: Any = None) -> type:
 
 
 CODERS = Folder("assay.coders", "architecture", also=("composed", "dictionary", "latents", "linear", "losses"))
-EVALS = Folder("assay.evals", "eval", also=("absorption_letters", "erasure", "needs", "probes"))
-CORPORA = Folder("assay.corpora", "corpus", also=("pack", "rows", "documents"))
-FORMATS = Folder("assay.formats", "format", also=())
+EVALS = Folder(
+    "assay.evals", "eval",
+    also=(
+        "absorption_letters", "erasure", "needs", "probes", "probing_features", "probing_methods", "probing_regimes",
+        "probing_reports", "probing_trials",
+    ),
+)  # fmt: skip
+CORPORA = Folder("assay.corpora", "corpus", also=("pack", "rows", "documents", "local"))
+FORMATS = Folder("assay.formats", "format", also=("building", "files", "plain", "torch_zip"))
 STUDIES = Folder("assay.studies", "study", also=())

@@ -108,10 +108,17 @@ def latest(records: Iterable[Record]) -> list[Record]:
     So numbers of different meaning never stand together, nor those of a coder beside those of the one it replaced.
     """
     records = list(records)
-    newest = {r.eval: max(o.eval_version for o in records if o.eval == r.eval) for r in records}
-    now = [r for r in records if r.eval_version == newest[r.eval]]
+    newest: dict[Any, int] = {}
+    for r in records:
+        newest[kind(r)] = max(r.eval_version, newest.get(kind(r), r.eval_version))
+    now = [r for r in records if r.eval_version == newest[kind(r)]]
     last = {(r.eval, r.setting, r.coder): r.coder_hash for r in sorted(now, key=lambda r: (r.made.at, r.key))}
     return [r for r in now if last[r.eval, r.setting, r.coder] == r.coder_hash]
+
+
+def kind(record: Record) -> tuple[str, str | None]:
+    """What a record's eval version counts in: the eval, and which other library made it, if one did."""
+    return record.eval, record.about.get("origin")
 
 
 def sparsities(records: Iterable[Record]) -> dict[str, float]:
@@ -150,6 +157,11 @@ def table(records: Sequence[Record], metrics: Sequence[str] | None = None) -> li
 WHO = ("coder", "architecture", "baseline", "eval", "setting")
 
 
+NUMBERS = {"metric": "string", "value": "double", "low": "double", "high": "double", "n": "int64", "reason": "string"}
+COLUMNS = {name: "bool" if name == "baseline" else "string" for name in WHO} | NUMBERS
+"""Columns of a line of csv or parquet before those of `beside`, with their Arrow types."""
+
+
 def who(r: Record) -> dict[str, Any]:
     """What a row of a table begins with: `WHO`."""
     about = {"architecture": r.about.get("architecture"), "baseline": bool(r.about.get("baseline"))}
@@ -158,37 +170,54 @@ def who(r: Record) -> dict[str, Any]:
 
 def export(
     records: Sequence[Record],
-    format: Literal["csv", "json", "markdown"],
+    format: Literal["csv", "json", "markdown", "parquet"],
     metrics: Sequence[str] | None = None,
     beside: Beside = nothing,
-) -> str:
-    """Text of all scores: csv (one line a score), json (whole records, an array), or a markdown table (one line a record).
+) -> str | bytes:
+    """All scores: csv or parquet (one line a score), json (whole records, an array), or a markdown table (one line a record).
 
-    `beside`: further columns of a line of csv, such as those of `compare.beside`.
+    `beside`: further columns of a line of csv or parquet, such as those of `compare.beside`. Text, or for parquet bytes.
     """
     if format == "json":
         return codec.to_json([codec.to_data(r) for r in records]) + "\n"
     rows = table(records, metrics)
     if format == "csv":
-        return _csv(records, rows, beside)
+        return _csv(_lines(records, rows, beside))
+    if format == "parquet":
+        return _parquet(_lines(records, rows, beside))
     if format == "markdown":
         return _markdown(rows)
-    raise UnknownName.among("export format", format, ["csv", "json", "markdown"])
+    raise UnknownName.among("export format", format, ["csv", "json", "markdown", "parquet"])
 
 
-def _csv(records: Sequence[Record], rows: Sequence[Mapping[str, Any]], beside: Beside) -> str:
+def _lines(records: Sequence[Record], rows: Sequence[Mapping[str, Any]], beside: Beside) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for record, row in zip(records, rows, strict=True):
         for s in (v for v in row.values() if isinstance(v, Score)):
             numbers = {"metric": s.spec, "value": s.value, "low": s.low, "high": s.high, "n": s.n, "reason": s.reason}
             lines.append({w: row[w] for w in WHO} | numbers | dict(beside(record, s)))
+    return lines
+
+
+def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
-    names = list(
-        dict.fromkeys([*WHO, "metric", "value", "low", "high", "n", "reason", *(name for line in lines[:1] for name in line)])
-    )
+    names = list(dict.fromkeys([*COLUMNS, *(name for line in lines[:1] for name in line)]))
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
+    return out.getvalue()
+
+
+def _parquet(lines: Sequence[Mapping[str, Any]]) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kinds = COLUMNS | {
+        name: pa.infer_type([line[name] for line in lines]) for name in (lines[0] if lines else ()) if name not in COLUMNS
+    }
+    schema = pa.schema([(name, pa.type_for_alias(kind) if isinstance(kind, str) else kind) for name, kind in kinds.items()])
+    out = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist([dict(line) for line in lines], schema=schema), out)
     return out.getvalue()
 
 
@@ -260,9 +289,12 @@ class Place:
 def leaderboard(records: Iterable[Record]) -> list[Place]:
     """`core` records, setting by setting: trained coders by their advantage over the strongest baseline *at their own L0*, then
     those no baseline reaches by loss recovered, then the baselines. One L0 is never compared with another.
+
+    Imported records stand in settings of their own, without an advantage, by the loss recovered that they have.
     """
-    spec = "loss_recovered[ablation=mean]"
-    rows = [r for r in latest(records) if r.eval == "core" and r.value("l0") is not None and r.value(spec) is not None]
+    spec, other = "loss_recovered[ablation=mean]", "loss_recovered[ablation=zero_everywhere]"
+    rows = [r for r in latest(records) if r.eval == "core" and r.value("l0") is not None]
+    rows = [r for r in rows if r.value(spec) is not None or r.about.get("origin")]
     places = [_place(r, [o for o in rows if o.setting == r.setting and o.about.get("baseline")]) for r in rows]
 
     def rank(p: Place) -> tuple[Any, ...]:
@@ -272,7 +304,7 @@ def leaderboard(records: Iterable[Record]) -> list[Place]:
             bool(p.record.about.get("baseline")),
             gain is None,
             -(gain or 0.0),
-            -(p.record.value(spec) or 0.0),
+            -(p.record.value(spec) or p.record.value(other) or 0.0),
         )
 
     return sorted(places, key=rank)
@@ -282,6 +314,7 @@ def _place(r: Record, baselines: Sequence[Record]) -> Place:
     l0, spec = r.value("l0") or 0.0, "loss_recovered[ablation=mean]"
     best: tuple[float, str, list[Record]] | None = None
     own = {r.about["architecture"]} if r.about.get("baseline") else set()
+    baselines = [o for o in baselines if "blocks" in o.details]  # else there is nothing to pair
     for name in sorted({o.about["architecture"] for o in baselines} - own):
         sweep = [o for o in baselines if o.about["architecture"] == name]
         value = along(sweep, l0)(np.array([o.value(spec) for o in sweep]))

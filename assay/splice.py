@@ -51,8 +51,8 @@ def splice(
     return Spliced(model, edits, None if edit else {Site.parse(k): v for k, v in at.items()}, error)
 
 
-def ablate(model: Model, site: Site | str, value: Float[Tensor, " d"] | None = None) -> Model:
-    """`model` with a constant vector (a mean, or zeros when None) at every position of `site` that counts."""
+def ablate(model: Model, site: Site | str, value: Float[Tensor, " d"] | None = None, *, special: bool = False) -> Model:
+    """`model` with a constant vector (a mean, or zeros when None) at every position of `site` that counts; with `special` at all."""
     site = Site.parse(site)
     d = model.d(site)
     constant = torch.zeros(d) if value is None else value
@@ -62,7 +62,7 @@ def ablate(model: Model, site: Site | str, value: Float[Tensor, " d"] | None = N
         )
 
     def replace(x: Tensor, where: Where) -> Tensor:
-        return _only(where.mask, constant.to(x.device, x.dtype).expand_as(x), x)
+        return _only(None if special else where.mask, constant.to(x.device, x.dtype).expand_as(x), x)
 
     return Spliced(model, {site: replace}, None, "drop")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from cyclopts import App
 from assay import provenance, registry
 from assay.cli.flags import about
 
-COMMANDS = ("demo", "list", "gather", "train", "surgery", "eval", "results", "corpora", "assets", "doctor")
+COMMANDS = ("demo", "list", "gather", "train", "surgery", "import", "export", "eval", "results", "corpora", "assets", "doctor")
+BUILT = ("eval",)
+"""Commands whose flags depend on the words: their file has a `build(words)`."""
 HELP = """\
 Train sparse coders on the activations of language models, and measure them.
 
@@ -25,6 +28,9 @@ def build(words: Sequence[str] = ()) -> App:
     )
     for command in COMMANDS:
         asked = command in words[:1]
+        if asked and command in BUILT:
+            app.command(importlib.import_module(f"assay.cli.{command}").build(words[1:]))
+            continue
         app.command(f"assay.cli.{command}:app", name=command, help=None if asked else summary(command))
     return app
 

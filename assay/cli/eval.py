@@ -8,13 +8,14 @@ For example:
 
 Model, site and text are those that the coders were trained on (its held-out part), as their manifests say; flags say otherwise. Evals of
 a planted truth need no model: they take coders trained with --planted, and new vectors of that very source.
+Settings of an eval are flags of its name, as --sparse_probing.k; `assay eval NAME --help` tells them.
 What is done is kept: after Ctrl-C the same command goes on, and a coder added later costs only its own passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,7 +32,6 @@ from assay.cli.flags import (
     Machine,
     about,
     config,
-    named,
     options,
     pick,
     takes,
@@ -39,24 +39,30 @@ from assay.cli.flags import (
 from assay.cli.output import note, print_json
 from assay.cli.progress import progress
 from assay.cli.toml import resolved
-from assay.errors import BadInput, UnknownName
+from assay.errors import UnknownName
 
 if TYPE_CHECKING:
-    from assay.activations.truth import PlantedSource
-    from assay.cli.origin import About, Origin
-    from assay.coders.base import SparseCoder
-    from assay.models.hf import HFModel
-    from assay.progress import Progress
     from assay.results import Record
     from assay.store import Store
 
 ORIGIN = config("cli/origin.py", "Flags", group="Model and text (left out: the coders' own)")
-EVALS = {e: options(registry.EVALS.settings(e), group=f"Eval {e}", drop=("tokens", "seed"), prefix=e) for e in registry.EVALS}
-app = App(name="eval", help=about(__doc__))
+SHARED = ("tokens", "seed")  # settings with one flag for all evals
 
 
-@app.default
-@takes(ORIGIN, *EVALS.values())
+def build(words: Sequence[str]) -> App:
+    """The command for these words: it takes the settings of the evals that they name; of every one with `all` or `--config`."""
+    every = not {"all", "--config"}.isdisjoint(word.partition("=")[0] for word in words)
+    said = {part.partition(".")[0].removeprefix("--") for word in words for part in word.split(",")}
+    groups = [
+        options(registry.EVALS.settings(e), group=f"Eval {e}", drop=SHARED, prefix=e)
+        for e in registry.EVALS
+        if every or e in said
+    ]
+    app = App(name="eval", help=about(__doc__))
+    app.default(takes(ORIGIN, *groups)(eval_))
+    return app
+
+
 def eval_(
     evals: Annotated[str, Parameter(metavar="EVAL,EVAL")],
     coders: Annotated[list[str], Parameter(negative=())],
@@ -64,12 +70,14 @@ def eval_(
     tokens: Count | None = None,
     corpus_tokens: Count | None = None,
     baselines: str | None = None,
+    frozen_tokens: Count | None = None,
     preset: Literal["default", "fast", "paper"] = "default",
     seed: int = 0,
     again: AGAIN = "missing",
     config: Annotated[Path | None, Parameter(group=GENERAL, metavar="FILE")] = None,
     machine: Machine = MACHINE,
     common: Common = COMMON,
+    said: frozenset[str] = frozenset(),
     **given: Any,
 ) -> None:
     """
@@ -84,8 +92,11 @@ def eval_(
     corpus_tokens
         At most this much of the held-out text is tokenised.
     baselines
-        Also score these, at the coders' own L0: all, or some of random,pca,identity,permuted_decoder, and oracle
+        Also score these, at the coders' own L0: all, or some of random,pca,identity,permuted_decoder,frozen_decoder, and oracle
         for coders of a planted source.
+    frozen_tokens
+        Vectors that the encoders of frozen decoders learn from, otherwise as the first coder did. Left out: as many as it
+        learnt from where frozen_decoder is named, and no frozen decoders with all.
     preset
         Settings of every eval: fast is for a CPU, paper those of the published figures (hours, and data from the hub);
         see the eval's page. Flags override single settings.
@@ -94,108 +105,54 @@ def eval_(
     config
         A resolved configuration, as it is kept beside the results (TOML); flags override it.
     """
-    from assay.cli.origin import Flags, Origin, is_planted, read_coders, truth_of
+    from assay.cli.bench import Bench, suited
+    from assay.cli.origin import Flags, read_coders
     from assay.cli.source import open_store
-    from assay.evaluate import eval_name, reads
 
     store = open_store(common)
-    loaded, said = read_coders(coders, store)
+    loaded, manifests = read_coders(coders, store)
     names = list(registry.EVALS) if evals == "all" else evals.split(",")
-    chosen = [_eval(name, given, preset, tokens, seed) for name in names]
+    settings = {key: given[key] for key in said}
+    chosen = {name: _eval(name, settings, preset, tokens, seed) for name in names}
     flags = Flags(**pick(given, ORIGIN))
-    planted = is_planted(said) and flags.model is None
-    chosen = [one for one in chosen if evals != "all" or reads(one) in ("nothing", "planted" if planted else "model")]
-    source = truth_of(said) if planted or any(reads(one) == "planted" for one in chosen) else None
-    origin = None
-    if any(reads(one) == "model" for one in chosen) or (baselines and source is None):
-        if planted:
-            unfit = ", ".join(eval_name(one) for one in chosen if reads(one) == "model")
-            raise BadInput(
-                f"{unfit}: {', '.join(said)} learnt from planted vectors, which no language model makes, so there is nothing to splice "
-                "into. Evaluate synthetic instead, or name a --model, --site and --corpus of that width."
-            )
-        origin = Origin.of(said, flags, reads=bool(baselines) or any(_reads_text(one) for one in chosen))
-    bench = _Bench(origin, source, None if baselines in (None, "all") else baselines.split(","), corpus_tokens, seed)
+    if evals == "all":
+        chosen = suited(chosen, manifests, flags)
+    bench = Bench.of(chosen, manifests, flags, baselines, frozen_tokens, corpus_tokens, seed)
     with progress("eval", common) as display:
-        records = bench.measured(chosen, loaded, said, bool(baselines), again, store, machine, common, display)
-    asked = {"evals": evals, "coders": coders, "tokens": tokens, "corpus-tokens": corpus_tokens, "baselines": baselines}
-    asked |= {"preset": preset, "seed": seed} | (origin.flags() if origin else {}) | named(given, *EVALS.values())
+        records = bench.measured(chosen, loaded, manifests, again, store, machine, common, display)
+    asked = {
+        "evals": ",".join(chosen),
+        "coders": coders,
+        "tokens": tokens,
+        "corpus-tokens": corpus_tokens,
+        "baselines": baselines,
+    }
+    asked |= {"frozen-tokens": frozen_tokens, "preset": preset, "seed": seed} | bench.flags()
+    for name, one in chosen.items():
+        own = {key: value for key, value in asdict(one.config).items() if key not in SHARED}
+        asked |= {f"{name}.{key.replace('_', '-')}": value for key, value in own.items()}
     _keep(records, store, asked)
     _report(records, common)
     note("Next: assay results table, assay results show NAME, assay results plot curves.png", common)
 
 
-def _eval(name: str, given: Mapping[str, Any], preset: str, tokens: int | None, seed: int) -> Any:
-    """An eval with its settings from the preset, and from the flags."""
+def _eval(name: str, said: Mapping[str, Any], preset: str, tokens: int | None, seed: int) -> Any:
+    """An eval with its settings from the preset, and over these from the flags that were typed."""
     if name not in registry.EVALS:
         raise UnknownName.among("eval", name, registry.EVALS)
     cls = registry.EVALS.load(name)
-    flags = {key.partition("__")[2]: value for key, value in pick(given, EVALS[name]).items()}
+    flags = {key.removeprefix(f"{name}__"): value for key, value in said.items() if key.startswith(f"{name}__")}
     settings = {"seed": seed} | registry.EVALS.presets(name).get(preset, {}) | flags
     if tokens is not None and any(s.name == "tokens" for s in registry.EVALS.settings(name)):
         settings["tokens"] = tokens
     return cls(cls.Config(**settings))
 
 
-def _reads_text(one: Any) -> bool:
-    """Whether an eval needs held-out text."""
-    return any(type(need).__name__ == "Passes" for need in one.needs().values())
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """What coders are measured on, as the flags and their manifests say."""
-
-    origin: Origin | None
-    source: PlantedSource | None
-    baselines: list[str] | None
-    corpus_tokens: int | None
-    seed: int
-
-    def measured(
-        self, evals: list[Any], coders: dict[str, SparseCoder[Any]], said: About, baselines: bool, again: Any, store: Store,
-        machine: Machine, common: Common, display: Progress,
-    ) -> list[Record]:  # fmt: skip
-        from assay import corpora
-        from assay.cli.origin import places_of
-        from assay.cli.source import open_model, open_tokens
-        from assay.evaluate import evaluate
-
-        origin = self.origin
-        model = open_model(origin.model, origin.model_dtype, machine, display) if origin else None
-        device, text = model.device if model else machine.torch_device(), None
-        coders = {name: coder.to(device) for name, coder in coders.items()}
-        if origin and model and origin.corpus and any(_reads_text(one) for one in evals):
-            text = open_tokens(origin.corpus, origin.text("held_out", self.corpus_tokens), model, store, display)
-        places = places_of(said)
-        if baselines:
-            twins = self._baselines(coders, model, store, display)
-            shared = next(iter(places.values())) if len({repr(place) for place in places.values()}) == 1 else {}
-            coders, places = coders | {n: c.to(device) for n, c in twins.items()}, dict.fromkeys(twins, shared) | places
-        about: dict[str, Any] = {
-            "model": model, "site": origin.site if origin else None, "text": text, "planted": self.source,
-            "labelled": corpora.load, "origins": places,
-        }  # fmt: skip
-        foresee = lambda estimate: note(str(estimate), common)  # noqa: E731
-        return evaluate(coders, evals, store=store, again=again, foresee=foresee, progress=display, **about)
-
-    def _baselines(
-        self, coders: dict[str, Any], model: HFModel | None, store: Store, display: Progress
-    ) -> dict[str, SparseCoder[Any]]:
-        """Baselines at the coders' own L0, fitted to what they learnt from, in the store like them."""
-        from assay.activations import Live
-        from assay.baselines import matched
-        from assay.cli.source import open_tokens
-
-        origin = self.origin
-        if origin is None or model is None:
-            assert self.source is not None
-            return matched(coders, self.source, self.baselines, store=store, seed=self.seed)
-        assert origin.corpus is not None
-        text = open_tokens(origin.corpus, origin.text("train", origin.packing["max_tokens"]), model, store, display)
-        source = Live(model, text, origin.site, buffer_rows=128)
-        facts = {"model": {"name": origin.model, "fingerprint": model.fingerprint}, "site": origin.site}
-        return matched(coders, source, self.baselines, store=store, about=facts, seed=self.seed)
+def __getattr__(name: str) -> App:
+    """`app`: the command with the settings of every eval."""
+    if name == "app":
+        return build(["all"])
+    raise AttributeError(name)
 
 
 def _keep(records: list[Record], store: Store, flags: Mapping[str, Any]) -> None:

@@ -65,7 +65,7 @@ class Origin:
                     f"{name} was trained on the {text.get('split')!r} part of {text['corpus']} with held_out={text.get('held_out')}: "
                     "what would be measured on is not held out. Give another --corpus, or train with --split train and keep --held-out."
                 )
-        packing = dict(_agreed(plain, "text", "--corpus") or {})
+        packing = dict(_agreed(plain, "text", "--corpus") or _cut(about, flags) or {})
         sizes = [a["text"].get("max_tokens") for a in said.values()]
         packing["max_tokens"] = None if None in sizes else max(sizes, default=None)
         packing |= {k: v for k in ("context", "bos", "held_out", "chat") if (v := getattr(flags, k)) is not None}
@@ -88,6 +88,11 @@ class Origin:
         """Itself as flags: what a resolved configuration holds."""
         found = {"model": self.model, "model-dtype": self.model_dtype, "site": self.site, "corpus": self.corpus}
         return found | {k.replace("_", "-"): self.packing.get(k) for k in ("context", "bos", "held_out", "chat")}
+
+
+def _cut(about: About, flags: Flags) -> Any:
+    """How rows were cut for coders of other libraries, whose own text is not ours to hold out of."""
+    return None if flags.context is not None else _agreed(about, "packing", "--context")
 
 
 def _agreed(about: About, what: str, flag: str) -> Any:
@@ -146,16 +151,13 @@ def places_of(about: About) -> dict[str, dict[str, str]]:
 
 
 def read_coders(refs: Sequence[str], store: Store) -> tuple[dict[str, SparseCoder[Any]], dict[str, dict[str, Any]]]:
-    """Coders by name, and what their manifests say. `refs` are names in the store, or directories."""
-    from assay.formats import native
-    from assay.store import read_manifest
+    """Coders by name, and what their manifests say. `refs` are names in the store, or directories of any format."""
+    from assay import formats
 
     found, about = {}, {}
     for ref in refs:
         path = entry(store, "coders", ref)
         if path.name in found:
             raise BadInput(f"Two coders are called {path.name!r}. Results go by name: rename one.")
-        found[path.name] = native.read(path)
-        has = (path / "manifest.json").exists()
-        about[path.name] = read_manifest(path)["about"] if has else native.describe(path)["about"]
+        found[path.name], about[path.name] = formats.read(path)
     return found, about

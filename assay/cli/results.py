@@ -1,12 +1,15 @@
-"""assay results: what the evals found: tables, all scores of a coder, plots, export.
+"""assay results: what the evals found: tables, all scores of a coder, plots, export and import.
 
 For example:
     assay results table                    the leaderboard: coders against the best baseline at their own L0
     assay results table --against topk     every coder's scores minus those of one coder, paired, with p
     assay results table --at-l0 50         each architecture's scores at L0 50, interpolated along its own sweep
     assay results show topk-k32            every score of one coder, with its interval
-    assay results plot curves.png          loss recovered and unexplained variance against L0
+    assay results plot curves.png          metrics against L0, a line an architecture, with intervals
+    assay results plot curves.html         the same as a page that answers: hover, choice of axes, no network
+    assay results plot widths.svg --kind width --at-l0 50
     assay results export --format csv      all scores, for other tools
+    assay results import saebench FILES    published results of SAEBench onto the same tables, marked
 
 Intervals are 95 % confidence intervals. Records of different settings (model, site, text, configuration) are never mixed:
 `--setting` picks one; `--model`, `--site`, `--architecture`, `--width` and `--l0` narrow further.
@@ -15,23 +18,28 @@ Intervals are 95 % confidence intervals. Records of different settings (model, s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from assay.cli.flags import COMMON, Common, about
-from assay.cli.output import note, print_json, show
+from assay.cli.output import show
 from assay.cli.which import WHICH, Which
 from assay.errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
-    from assay.results import Place, Record
+    from assay.results import Place, Record, Score
     from assay.store import Store
 
+ZEROED = "all zeroed"
+"""Column of loss recovered where zero stands at all positions, special ones too, as in published results of SAEBench."""
 EMPTY = "No results yet. Make some with `assay eval core CODER…`."
 Names = Annotated[str | None, Parameter(metavar="NAME,NAME")]
+FIGURES = "Figures: metrics against L0, width or tokens, training curves, correlations; as a picture or an interactive page."
 app = App(name="results", help=about(__doc__))
+app.command("assay.cli.plot:plot", name="plot", help=FIGURES)
+app.command("assay.cli.exchange:export", name="export")
+app.command("assay.cli.exchange:import_", name="import")
 
 
 @app.command
@@ -72,7 +80,7 @@ def table(
         raise BadInput(
             "--against, --at-l0 and --seeds make a table each, and --pareto and --normalised one; choose one of these."
         )
-    everything, chosen = _chosen(_open(common), eval, which)
+    everything, chosen = select(open_(common), eval, which)
     names = metrics.split(",") if metrics else None
     if against is not None:
         comparisons.show_all(chosen, names, common, comparisons.against(everything, against))
@@ -99,7 +107,7 @@ def show_(coder: str, /, *, eval: str | None = None, which: Which = WHICH, commo
     """
     from assay import codec
 
-    _, records = _chosen(_open(common), eval, which)
+    _, records = select(open_(common), eval, which)
     mine = [r for r in records if r.coder == coder]
     if not mine:
         raise UnknownName.among("coder with results", coder, {r.coder for r in records}, more="" if records else EMPTY)
@@ -110,68 +118,6 @@ def show_(coder: str, /, *, eval: str | None = None, which: Which = WHICH, commo
         for s in r.scores
     ]
     show(rows, common, data=[codec.to_data(r) for r in mine])
-
-
-@app.command
-def plot(path: Path, /, *, metrics: Names = None, which: Which = WHICH, common: Common = COMMON) -> None:
-    """Metrics of the core eval against L0, a line an architecture, with intervals.
-
-    Parameters
-    ----------
-    path
-        A .png or .svg file to write.
-    metrics
-        Full names, separated by commas. Left out: loss recovered and fraction of variance unexplained.
-    """
-    from assay import plots
-
-    _, records = _chosen(_open(common), "core", which)
-    plots.save(plots.against_l0(records, metrics.split(",") if metrics else None), path)
-    print_json({"path": str(path)}) if common.json else note(f"wrote {path}", common)
-
-
-@app.command
-def export(
-    *,
-    format: Literal["csv", "json", "markdown"] = "csv",
-    output: Path | None = None,
-    eval: str | None = None,
-    metrics: Names = None,
-    against: Annotated[str | None, Parameter(metavar="CODER")] = None,
-    which: Which = WHICH,
-    common: Common = COMMON,
-) -> None:
-    """All scores as text: csv (a line a score), json (whole records), markdown (a table).
-
-    A line of csv also has the L0 of the coder, which direction is better, the score on the scale from floor to ceiling, whether it is on
-    the Pareto front against L0, and with `--against` the paired difference.
-
-    Parameters
-    ----------
-    format
-        csv, json or markdown. `--json` means json.
-    output
-        File to write. Left out: standard output.
-    eval
-        Only this eval.
-    metrics
-        Only these metrics, by their full names, separated by commas.
-    against
-        csv: also each score minus that of this coder, paired, with its interval and the p of a permutation test.
-    """
-    from assay import compare, results
-    from assay.store import write_atomic
-
-    everything, records = _chosen(_open(common), eval, which)
-    if against is not None and (common.json or format != "csv"):
-        raise BadInput("--against adds columns to csv only. Use --format csv, or `results table --against` with --json.")
-    beside = compare.beside(records, everything, against) if format == "csv" and not common.json else results.nothing
-    text = results.export(records, "json" if common.json else format, metrics.split(",") if metrics else None, beside)
-    if output is None:
-        print(text, end="")
-    else:
-        write_atomic(output, text)
-        note(f"wrote {output}", common)
 
 
 def leaderboard(store: Store, common: Common) -> None:
@@ -200,14 +146,21 @@ def tables(records: list[Record], metrics: list[str] | None, common: Common, amo
 
 
 def headline(records: list[Record]) -> list[str]:
-    """Full names of an eval's first metric, over all data: what a table shows when nothing else is asked for.
+    """Full names of an eval's first metric: what a table shows when nothing else is asked for.
 
     Those in which no two coders differ (what a probe without a coder reaches) are facts of the model, and left to `results show`.
+    Imported records may have another first metric than ours.
     """
-    first = records[0].scores[0].metric
-    specs = dict.fromkeys(s.spec for r in records for s in r.scores if s.metric == first and "dataset" not in s.where)
+    first = {r.scores[0].metric for r in records}
+    specs = dict.fromkeys(s.spec for metric in sorted(first) for r in records for s in whole(r, metric))
     telling = [s for s in specs if len({r.value(s) for r in records}) > 1]
     return telling or list(specs)
+
+
+def whole(record: Record, metric: str) -> list[Score]:
+    """Scores of a metric that are no part of another of its scores, such as that of one dataset, class or letter."""
+    found = [s for s in record.scores if s.metric == metric and "dataset" not in s.where]
+    return [s for s in found if not any(o.where.items() < s.where.items() for o in found)]
 
 
 def without_coder(records: list[Record], names: list[str]) -> list[dict[str, Any]]:
@@ -234,6 +187,7 @@ def places(board: list[Place]) -> list[dict[str, Any]]:
             "L0": round(p.l0, 1),
             "loss recovered": cell(p.record.score("loss_recovered[ablation=mean]")),
             "over baseline": cell(p.advantage),
+            ZEROED: cell(p.record.score("loss_recovered[ablation=zero_everywhere]")),
             "FVU": cell(p.record.score("fvu")),
             "baseline": p.rival or "–",
             "architecture": p.record.about["architecture"],
@@ -241,16 +195,19 @@ def places(board: list[Place]) -> list[dict[str, Any]]:
         }
         for p in board
     ]
+    if all(row[ZEROED] == "–" for row in rows):
+        rows = [{k: v for k, v in row.items() if k != ZEROED} for row in rows]
     return without_constants(rows)
 
 
-def _open(common: Common) -> Store:
+def open_(common: Common) -> Store:
+    """The store, which must be there."""
     from assay.cli.source import open_store
 
     return open_store(common, create=False)
 
 
-def _chosen(store: Store, eval: str | None, which: Which) -> tuple[list[Record], list[Record]]:
+def select(store: Store, eval: str | None, which: Which) -> tuple[list[Record], list[Record]]:
     """(newest versions of all records, those of them that are asked for)."""
     from assay import results
 

@@ -199,7 +199,11 @@ def execute(run: Any, beside: Beside, machine: Machine, common: Common) -> None:
     for name, path in paths.items():
         missed(name, path, common)
     suited = "core" if "site" in facts and "text" in facts else "synthetic" if run.source.planted else None
-    note(f"in {store.root}/coders, each with a report.html" + (f". Next: assay eval {suited} {' '.join(paths)}" if suited else ""), common)
+    note(
+        f"in {store.root}/coders, each with a report.html"
+        + (f". Next: assay eval {suited} {' '.join(paths)}" if suited else ""),
+        common,
+    )
 
 
 def missed(name: str, path: Path, common: Common) -> None:

@@ -58,7 +58,7 @@ DENSITY = {
 }
 """Functions of the latents' firing frequencies p [..., d_sae]."""
 
-PRESETS = {"fast": {"tokens": 20_000}, "paper": {"tokens": 409_600}}
+PRESETS = {"fast": {"tokens": 20_000}, "paper": {"tokens": 409_600, "special": True}}
 """For a CPU, and as many as SAEBench's published losses rest on (its published frequencies: see `density`)."""
 
 
@@ -68,6 +68,8 @@ class CoreConfig(EvalConfig):
     """Held-out tokens to run the model on, at least (all of the text when it is shorter)."""
     weights: bool = True
     """Compare every pair of encoder and decoder directions; costs d_sae² · d operations."""
+    special: bool = False
+    """Also ablate all positions to zero, BOS and padding too (`ablation=zero_everywhere`), as SAEBench does: one more pass for all coders."""
 
 
 class Core(Eval[CoreConfig]):
@@ -111,14 +113,18 @@ class Core(Eval[CoreConfig]):
     }  # fmt: skip
 
     def needs(self) -> Mapping[str, Need]:
-        return {"text": Passes(self.config.tokens)}
+        return {"text": Passes(self.config.tokens, self.config.special)}
 
     def run(self, coder: SparseCoder[Any], inputs: Mapping[str, Any]) -> tuple[list[Score], dict[str, Any]]:
         text: PassesInput = inputs["text"]
         sums, blocks, firing = measure(coder, text)
         sums |= losses(text)
         drawn = statistics.resampled(sums, numpy_generator("core", "bootstrap", self.config.seed))
-        scores = [score(name, statistics.estimate(formula, sums, drawn), **where) for name, formula, where in formulas()]
+        scores = [
+            score(name, statistics.estimate(formula, sums, drawn), **where)
+            for name, formula, where in formulas()
+            if where.get("ablation", "mean") in sums
+        ]
         scores += densities(firing, blocks, numpy_generator("core", "blocks", self.config.seed))
         angles, per_latent = directions(coder) if self.config.weights else (_skipped("weights are switched off"), {})
         density = firing.sum(0) / max(blocks.sum(), 1)
@@ -136,9 +142,11 @@ KEPT = {
     "spliced",
     "mean",
     "zero",
+    "zero_everywhere",
     "kl_spliced",
     "kl_mean",
     "kl_zero",
+    "kl_zero_everywhere",
     "vectors",
     "se",
     "variance",
@@ -152,7 +160,7 @@ KEPT = {
 def formulas() -> list[tuple[str, statistics.Statistic, dict[str, str]]]:
     """(metric, formula, where) of everything that is a function of sums over documents."""
     found: list[tuple[str, statistics.Statistic, dict[str, str]]] = [(name, f, where) for name, (f, where) in LOSS.items()]
-    for kind in ("mean", "zero"):
+    for kind in ("mean", "zero", "zero_everywhere"):
         found += [
             ("ce_loss_ablated", lambda s, a=kind: s[a] / s["predicted"], {"ablation": kind}),
             ("loss_recovered", lambda s, a=kind: (s[a] - s["spliced"]) / (s[a] - s["clean"]), {"ablation": kind}),
@@ -166,6 +174,8 @@ def losses(text: PassesInput) -> dict[str, np.ndarray]:
     """Sums of the per-token losses over each document: each [documents]."""
     passes = {"clean": text.clean, "spliced": text.spliced, "mean": text.mean_ablated, "zero": text.zero_ablated}
     columns = {"predicted": np.ones(len(text.document))}
+    if text.zero_everywhere is not None:
+        passes["zero_everywhere"] = text.zero_everywhere
     columns |= {name: part.ce for name, part in passes.items()}
     columns |= {f"kl_{name}": part.kl for name, part in passes.items() if name != "clean"}
     return {k: np.bincount(text.document, v.astype(np.float64), minlength=text.documents) for k, v in columns.items()}
