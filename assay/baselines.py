@@ -1,8 +1,9 @@
-"""baselines: coders that learnt nothing by gradient, at the sparsity of coders that did: what every score must be held against."""
+"""baselines: coders that learnt nothing, or all but their directions, as sparse as those that did: what every score is held against."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,11 +20,14 @@ from assay.formats import native
 from assay.shapes import Float, Tensor
 from assay.splice import coder_hash, home, inference
 from assay.store import Store
-from assay.sweep import save_baseline
+from assay.sweep import run_key, save_baseline, sweep
+from assay.train import TrainConfig
+from assay.train import train as learn
 
 SAMPLE = 16_384
 PIECE = 2048
-NOT_FITTED = {"permuted_decoder", "oracle"}
+NO_LEVEL = {"permuted_decoder", "oracle"}
+TRAINED = "frozen_decoder"
 NEAR = 1.05  # comparisons at matched L0 interpolate, and reach 10 % beyond the ends
 
 
@@ -47,34 +51,46 @@ def matched(
     store: Store | None = None,
     about: Mapping[str, Any] | None = None,
     seed: int = 0,
+    train: TrainConfig | None = None,
 ) -> dict[str, SparseCoder[Any]]:
-    """Baselines for coders trained on `source`: `pca-k32`, `random-k32` … for each L0 among them (to within 5 %), and
+    """Baselines for coders trained on `source`: `pca-k32`, `random-k32`, `identity-k32` … for each L0 among them (to within 5 %), and
     `permuted-NAME` for each coder. Only a planted source, whose truth is known, has an `oracle`; it is as sparse as the truth.
 
     `names` are architectures, all baselines when left out; `UnknownName` for another. A dictionary that has fewer latents than a
-    coder's L0 has no twin and is left out. With a `store` they are kept there as coders, under the names that are given back, with
-    `about` in their manifests; what an earlier call made stays.
+    coder's L0 has no twin and is left out. `train` is how `frozen_decoder-k32` … learn, at best as the coders did; without it there
+    are none. With a `store` they are kept there as coders, under the names that are given back, with `about` in their manifests;
+    what an earlier call made stays.
     """
     known = registry.CODERS.names(tag="baseline")
     truth = source if isinstance(source, PlantedSource) else None
-    wanted = [name for name in known if truth or name != "oracle"] if names is None else list(names)
+    left_out = {name for name, there in (("oracle", truth), (TRAINED, train)) if there is None}
+    wanted = [name for name in known if name not in left_out] if names is None else list(names)
     for name in wanted:
         if name not in known:
             raise UnknownName.among("baseline", name, known)
     if "oracle" in wanted and truth is None:
         raise BadInput("An oracle knows the true features, and only planted sources have such. Leave it out of the baselines.")
     found: dict[str, SparseCoder[Any]] = {}
-    if set(wanted) - NOT_FITTED:
+    frozen: dict[str, SparseCoder[Any]] = {}
+    if set(wanted) - NO_LEVEL:
         x = sample(source, seed)
         widest = _levels((sparsity(coder, x), coder.d_sae) for coder in coders.values())
-        fitted = {f"{kind}-k{k}": _fitted(kind, x, k, widest[k], seed) for kind in wanted for k in sorted(widest)}
+        kinds = [kind for kind in wanted if kind not in NO_LEVEL | {TRAINED}]
+        fitted = {f"{kind}-k{k}": _fitted(kind, x, k, widest[k], seed) for kind in kinds for k in sorted(widest)}
         found = {name: coder for name, coder in fitted.items() if coder is not None}
+        if TRAINED in wanted:
+            if train is None:
+                raise BadInput(
+                    "The encoder of a frozen decoder is trained. Pass train=TrainConfig(…), at best that of the coders."
+                )
+            frozen = {f"{TRAINED}-k{k}": _frozen(source, k, widest[k], seed).to(x.device) for k in sorted(widest)}
     if "oracle" in wanted and truth is not None:
         found["oracle"] = Oracle.of(truth.directions, truth.offset)
     if "permuted_decoder" in wanted:
         found |= {f"permuted-{n}": PermutedDecoder.of(c, native.architecture_of(c), seed=seed) for n, c in coders.items()}
     found = {name: coder.eval() for name, coder in found.items()}
-    return found if store is None else dict(_keep(n, c, source, store, about or {}) for n, c in found.items())
+    kept = found if store is None else dict(_keep(n, c, source, store, about or {}) for n, c in found.items())
+    return kept | (_learnt(frozen, source, train, store, about or {}) if train and frozen else {})
 
 
 def _levels(found: Iterable[tuple[int, int]]) -> dict[int, int]:
@@ -88,8 +104,6 @@ def _levels(found: Iterable[tuple[int, int]]) -> dict[int, int]:
 
 def _fitted(kind: str, x: Float[Tensor, "n d_in"], k: int, d_sae: int, seed: int) -> SparseCoder[Any] | None:
     """A fixed dictionary of k latents a token, or None where it has fewer than k."""
-    if kind in NOT_FITTED:
-        return None
     latents = d_sae if kind == "random" else 2 * x.shape[1]  # both signs of each component or neuron
     if k > latents:
         return None
@@ -98,15 +112,51 @@ def _fitted(kind: str, x: Float[Tensor, "n d_in"], k: int, d_sae: int, seed: int
     return coder
 
 
+def _frozen(source: ActivationSource, k: int, d_sae: int, seed: int) -> SparseCoder[Any]:
+    """A TopK coder whose decoder stays as its seed makes it."""
+    return architectures.new(
+        TRAINED, d_in=source.d_in, d_out=source.d_out, d_sae=d_sae, of="topk", settings=f"k={k}", seed=seed
+    )
+
+
+def _learnt(
+    coders: dict[str, SparseCoder[Any]], source: ActivationSource, how: TrainConfig, store: Store | None, about: Mapping[str, Any]
+) -> dict[str, SparseCoder[Any]]:  # fmt: skip
+    """Train coders over one stream. In a store those that are there are left as they are, and an interrupted training goes on."""
+    how = replace(how, l0=None, revive="own", fine_tune=False)  # k is given, and nothing but its own AuxK can revive it
+    if store is None:
+        for _ in learn(coders, source, how):
+            pass
+        return coders
+    identity = {name: run_key({"": coder}, source, how) for name, coder in coders.items()}
+    named = {_name(n, identity[n], store): n for n in coders}
+    missing = {name: coders[n] for name, n in named.items() if not store.has("coders", name)}
+    if missing:
+        sweep(
+            missing, source, how, store, about=dict(about) | {"identities": {name: identity[named[name]] for name in missing}}
+        )
+    device = next(iter(coders.values())).W_dec.device
+    return {name: native.read(store.path("coders", name), device=device) for name in named}
+
+
+def _name(name: str, identity: str, store: Store) -> str:
+    """The name of a coder in the store; where it is taken by another, with the first digits of its identity."""
+    for candidate in (name, f"{name}-{identity[:6]}"):
+        if not store.has("coders", candidate):
+            return candidate
+        about = store.manifest("coders", candidate)["about"]
+        if identity in (about.get("identity"), about.get("identities", {}).get(candidate)):
+            return candidate
+    raise BadInput(f"{store.root} has other coders named {name!r} and {candidate!r}. Remove one of them.")
+
+
 def _keep(
     name: str, coder: SparseCoder[Any], source: ActivationSource, store: Store, about: Mapping[str, Any]
 ) -> tuple[str, SparseCoder[Any]]:
     """Save a baseline; where its name is taken by other contents, under the name with the first digits of its hash."""
     identity = coder_hash(coder)
-    for candidate in (name, f"{name}-{identity[:6]}"):
-        if not store.has("coders", candidate):
-            facts = {"source": source.describe(), "identity": identity} | dict(about)
-            save_baseline(candidate, coder, store, about=facts, inputs={"activations": source.fingerprint})
-        if store.manifest("coders", candidate)["about"].get("identity") == identity:
-            return candidate, coder
-    raise BadInput(f"{store.root} has other coders named {name!r} and {candidate!r}. Remove one of them.")
+    name = _name(name, identity, store)
+    if not store.has("coders", name):
+        facts = {"source": source.describe(), "identity": identity} | dict(about)
+        save_baseline(name, coder, store, about=facts, inputs={"activations": source.fingerprint})
+    return name, coder

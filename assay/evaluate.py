@@ -102,7 +102,7 @@ def eval_name(one: Eval[Any]) -> str:
 def describe(coder: SparseCoder[Any]) -> dict[str, Any]:
     """What a record says of a coder."""
     return {
-        "architecture": type(coder).__module__.rsplit(".", 1)[-1], "baseline": not coder.trained,
+        "architecture": type(coder).__module__.rsplit(".", 1)[-1], "baseline": coder.baseline,
         "d_in": coder.d_in, "d_out": coder.d_out, "d_sae": coder.d_sae, "config": asdict(coder.config), "seed": coder.seed,
     }  # fmt: skip
 

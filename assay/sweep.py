@@ -168,7 +168,7 @@ def _step(line: str) -> float:
 def _save(
     name: str, coder: SparseCoder[Any], store: Store, run: Path, facts: dict[str, Any], made: provenance.Made, source: str, again: Again
 ) -> Path:  # fmt: skip
-    kind = "trained" if coder.trained else "baseline"
+    kind = "baseline" if coder.baseline else "trained"
     about = facts | {"architecture": native.architecture_of(coder), "config": asdict(coder.config), "kind": kind}
     where = {k: facts[k] for k in ("model", "site") if k in facts}
     with store.draft("coders", name) as draft:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -108,3 +110,42 @@ def test_levels_close_together_share_one():
         47: 16,
         64: 4,
     }
+
+
+HOW = TrainConfig(tokens=8192, batch=512, lr=3e-3, held_out_vectors=0, l0=3, revive="resample", dead_after=1024)
+
+
+def test_frozen_decoders_are_trained_at_each_level(trained, source, store):
+    levels = {sparsity(coder, sample(source)) for coder in trained.values()}
+    found = matched(trained, source, ["frozen_decoder"], train=HOW)
+    assert set(found) == {f"frozen_decoder-k{k}" for k in levels}
+    for name, coder in found.items():
+        assert not coder.training
+        assert coder.encode(sample(source, seed=9, size=256)).latents.l0().max() == int(name.rpartition("k")[2])
+    kept = matched(trained, source, ["frozen_decoder"], train=HOW, store=store, about={"site": "resid_post.1"})
+    for name, coder in kept.items():
+        for key, value in coder.state_dict().items():
+            torch.testing.assert_close(value, found[name].state_dict()[key], msg=f"{name} {key}")
+        about = store.manifest("coders", name)["about"]
+        assert (about["kind"], about["site"], about["train"]["tokens"]) == ("baseline", "resid_post.1", 8192)
+
+
+def test_frozen_decoders_are_trained_once(trained, source, store):
+    one, two = {"a": trained["a"]}, {"a": trained["a"], "c": trained["c"]}
+    (name,) = matched(one, source, ["frozen_decoder"], train=HOW, store=store)
+    path = store.path("coders", name) / "weights.safetensors"
+    before = path.stat().st_mtime_ns
+    more = matched(two, source, ["frozen_decoder"], train=HOW, store=store)
+    assert len(more) == 2 and name in more
+    assert path.stat().st_mtime_ns == before
+    longer = replace(HOW, tokens=16_384)
+    (other,) = matched(one, source, ["frozen_decoder"], train=longer, store=store)
+    assert other.startswith(f"{name}-") and path.stat().st_mtime_ns == before
+    assert set(matched(one, source, ["frozen_decoder"], train=longer, store=store)) == {other}
+
+
+def test_frozen_decoders_need_to_be_told_how(trained, source):
+    assert not [name for name in matched(trained, source) if "frozen" in name]
+    assert [name for name in matched(trained, source, train=HOW) if "frozen" in name]
+    with pytest.raises(BadInput, match=r"Pass train=TrainConfig\(…\)"):
+        matched(trained, source, ["frozen_decoder"])

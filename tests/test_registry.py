@@ -12,7 +12,7 @@ from assay.registry import CODERS, EVALS, Folder, as_dataclass
 
 def test_names_summaries_and_tags():
     assert {"topk", "batch_topk", "relu"} <= set(CODERS)
-    assert set(CODERS.names(tag="baseline")) == {"random", "permuted_decoder", "pca", "identity", "oracle"}
+    assert set(CODERS.names(tag="baseline")) == {"random", "permuted_decoder", "frozen_decoder", "pca", "identity", "oracle"}
     for folder in (CODERS, EVALS):
         for name in folder:
             assert len(folder.summary(name)) > 20, f"{name} has no summary line"

@@ -1,4 +1,4 @@
-"""Records survive the disk; tables, leaderboard, comparisons, exports and plots say what the records say."""
+"""Records survive the disk; tables, leaderboard, comparisons and exports say what the records say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from assay import codec, plots, provenance, results
+from assay import codec, provenance, results
 from assay.errors import BadFile, BadInput, NewerSchema, UnknownName
 from assay.results import Record, Score
 
@@ -155,39 +155,6 @@ def test_leaderboard_keeps_settings_apart():
     other = replace(make_record("x", "pca", 16, 0.01, True, inputs={"model": "other"}))
     places = {p.record.coder: p for p in results.leaderboard([make_record("a", l0=16), other])}
     assert places["a"].rival is None
-
-
-def test_plots_show_every_line_and_repeat(tmp_path):
-    figure = plots.against_l0(sweep())
-    left, right = figure.axes
-    assert left.get_xscale() == "log"
-    assert {t.get_text() for t in figure.legends[0].get_texts()} == {
-        "topk",
-        "batch_topk",
-        "pca (baseline)",
-        "random (baseline)",
-    }
-    styles = {c.get_label(): c[0].get_linestyle() for c in left.containers}
-    assert styles["topk"] == "-"
-    assert styles["pca (baseline)"] == "--"
-    assert [len(c[0].get_xdata()) for c in right.containers] == [2, 2, 2, 1]
-    for kind in ("png", "svg"):
-        files = [tmp_path / f"{i}.{kind}" for i in range(2)]
-        for file in files:
-            plots.save(plots.against_l0(sweep()), file)
-        assert files[0].read_bytes() == files[1].read_bytes()
-        assert len(files[0].read_bytes()) > 5000
-    with pytest.raises(UnknownName, match="png"):
-        plots.save(figure, tmp_path / "a.pngg")
-
-
-def test_plots_refuse_what_they_cannot_compare():
-    with pytest.raises(BadInput, match="no core results"):
-        plots.against_l0([])
-    with pytest.raises(BadInput, match="several models"):
-        plots.against_l0([*sweep(), make_record("x", inputs={"model": "other"})])
-    with pytest.raises(UnknownName, match="fvu"):
-        plots.against_l0(sweep(), ["fvuu"])
 
 
 def test_a_replaced_coder_leaves_the_tables():

@@ -1,7 +1,7 @@
 """Scores against a known truth: did a coder find the features that a planted source is made of, and does it tell when they are there?
 
 MCC, uniqueness, precision, recall, F1, accuracy and shrinkage as in SynthSAEBench (Chanin & Garriga-Alonso 2026, arXiv 2602.14687);
-MCC after O'Neill et al. 2025 (arXiv 2505.20254); γ after Rajamanoharan et al. 2024 (arXiv 2404.16014).
+MCC after Song et al. 2025 (arXiv 2505.20254); γ after Rajamanoharan et al. 2024 (arXiv 2404.16014).
 """
 
 from __future__ import annotations

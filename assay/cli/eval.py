@@ -42,6 +42,7 @@ from assay.cli.toml import resolved
 from assay.errors import UnknownName
 
 if TYPE_CHECKING:
+    from assay.cli.bench import Bench
     from assay.results import Record
     from assay.store import Store
 
@@ -111,8 +112,7 @@ def eval_(
 
     store = open_store(common)
     loaded, manifests = read_coders(coders, store)
-    names = list(registry.EVALS) if evals == "all" else evals.split(",")
-    settings = {key: given[key] for key in said}
+    settings, names = {key: given[key] for key in said}, list(registry.EVALS) if evals == "all" else evals.split(",")
     chosen = {name: _eval(name, settings, preset, tokens, seed) for name in names}
     flags = Flags(**pick(given, ORIGIN))
     if evals == "all":
@@ -120,20 +120,19 @@ def eval_(
     bench = Bench.of(chosen, manifests, flags, baselines, frozen_tokens, corpus_tokens, seed)
     with progress("eval", common) as display:
         records = bench.measured(chosen, loaded, manifests, again, store, machine, common, display)
-    asked = {
-        "evals": ",".join(chosen),
-        "coders": coders,
-        "tokens": tokens,
-        "corpus-tokens": corpus_tokens,
-        "baselines": baselines,
-    }
-    asked |= {"frozen-tokens": frozen_tokens, "preset": preset, "seed": seed} | bench.flags()
+    said_of = {"coders": coders, "tokens": tokens, "corpus_tokens": corpus_tokens, "baselines": baselines, "preset": preset}
+    _keep(records, store, _asked(chosen, bench, **said_of, frozen_tokens=frozen_tokens, seed=seed))
+    _report(records, common)
+    note("Next: assay results table, assay results show NAME, assay results plot curves.png", common)
+
+
+def _asked(chosen: Mapping[str, Any], bench: Bench, **flags: Any) -> dict[str, Any]:
+    """The command in full, as flags: what was typed, and every setting of the evals."""
+    asked = {"evals": ",".join(chosen)} | {name.replace("_", "-"): value for name, value in flags.items()} | bench.flags()
     for name, one in chosen.items():
         own = {key: value for key, value in asdict(one.config).items() if key not in SHARED}
         asked |= {f"{name}.{key.replace('_', '-')}": value for key, value in own.items()}
-    _keep(records, store, asked)
-    _report(records, common)
-    note("Next: assay results table, assay results show NAME, assay results plot curves.png", common)
+    return asked
 
 
 def _eval(name: str, said: Mapping[str, Any], preset: str, tokens: int | None, seed: int) -> Any:

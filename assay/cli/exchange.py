@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from assay.cli.flags import COMMON, Common
+from assay.cli.flags import COMMON, Common, listed
 from assay.cli.output import note, print_json, show
 from assay.cli.results import Names, open_, select
 from assay.cli.which import WHICH, Which
@@ -52,7 +52,7 @@ def export(
 
     everything, records = select(open_(common), eval, which)
     format = "json" if common.json and format != "saebench" else format
-    names, lines = metrics.split(",") if metrics else None, format in ("csv", "parquet")
+    names, lines = listed(metrics), format in ("csv", "parquet")
     if against is not None and not lines:
         raise BadInput(
             "--against adds columns to csv only, and to parquet. Use one of these, or `results table --against` with --json."

@@ -206,6 +206,11 @@ def takes(*groups: list[inspect.Parameter]) -> Callable[[F], F]:
     return decorate
 
 
+def listed(text: str | None) -> list[str] | None:
+    """Names separated by commas, not those within brackets: `accuracy[k=1,on=latents]` is one."""
+    return re.split(r",(?![^\[]*\])", text) if text else None
+
+
 def pick(given: Mapping[str, Any], parameters: list[inspect.Parameter]) -> dict[str, Any]:
     """The part of `given` that belongs to one configuration class."""
     return {p.name: given[p.name] for p in parameters if p.name in given}

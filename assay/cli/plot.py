@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from assay.cli.flags import COMMON, Common
+from assay.cli.flags import COMMON, Common, listed
 from assay.cli.output import note, print_json
 from assay.cli.results import Names, open_, select
 from assay.cli.which import WHICH, Which
@@ -63,7 +62,7 @@ def plot(
         if given[name] and kind not in kinds:
             raise BadInput(f"--{name.replace('_', '-')} goes with --kind {' or '.join(kinds)}, not with {kind}. Leave it out.")
     figures.kind_of(path)  # refuses what cannot be written, before anything is read
-    names = re.split(r",(?![^\[]*\])", metrics) if metrics else None  # not at commas within brackets
+    names = listed(metrics)
     figures.save(_figure(kind, eval, names, at_l0, pareto, baselines, which, common), path)
     print_json({"path": str(path)}) if common.json else note(f"wrote {path}", common)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from assay.cli.flags import COMMON, Common, about
+from assay.cli.flags import COMMON, Common, about, listed
 from assay.cli.output import show
 from assay.cli.which import WHICH, Which
 from assay.errors import BadInput, UnknownName
@@ -81,7 +81,7 @@ def table(
             "--against, --at-l0 and --seeds make a table each, and --pareto and --normalised one; choose one of these."
         )
     everything, chosen = select(open_(common), eval, which)
-    names = metrics.split(",") if metrics else None
+    names = listed(metrics)
     if against is not None:
         comparisons.show_all(chosen, names, common, comparisons.against(everything, against))
     elif at_l0 is not None:

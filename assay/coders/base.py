@@ -93,7 +93,7 @@ class SparseCoder(nn.Module, Generic[C]):
     linear: ClassVar[bool] = True
     """Decoding is affine in the latents, and W_dec: [d_sae, d_out] exists."""
     trained: ClassVar[bool] = True
-    """False for baselines: `initialise` is all they learn."""
+    """False where `initialise` is all that is learnt."""
     rewardable: bool = False
     """The penalty may have a negative weight: it only reaches thresholds, so that rewarding activity cannot blow up activations."""
     penalised: bool = False
@@ -125,6 +125,11 @@ class SparseCoder(nn.Module, Generic[C]):
     @property
     def d_sae(self) -> int:
         return self.config.d_sae
+
+    @property
+    def baseline(self) -> bool:
+        """Whether learnt coders are held against it: all that learn nothing by gradient, and what is kept from learning in part."""
+        return not self.trained
 
     @property
     def wanted_l0(self) -> float | None:

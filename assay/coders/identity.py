@@ -1,4 +1,10 @@
-"""Identity: the model's own neurons (basis directions, both signs), the k largest kept. With every latent kept it is exact."""
+"""Identity: the model's own neurons (basis directions, both signs), the k largest kept. With every latent kept it is exact.
+
+Two baselines in one. With `k` at a coder's L0 it is "residual neurons": what as many of the model's own coordinates achieve;
+`assay.baselines` makes these, as identity-k32. Without `k` nothing is lost: L0 is d_in, loss recovered 1, and probes see the
+activations themselves. That is the ceiling, and no rival at a sparse coder's L0; evals report it beside the coder anyway, as the clean
+pass and as probes `on=activations`.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ For coders trained with `--planted`: SynthSAEBench (Chanin & Garriga-Alonso 2026
 from: the same features, another stream.
 
 - Directions: MCC matches latents and features one to one so that the sum of cosines, without sign, is largest (Hungarian algorithm;
-  after O'Neill et al. 2025, arXiv 2505.20254). Uniqueness is the share of latents left when those with the same nearest feature count
+  after Song et al. 2025, arXiv 2505.20254). Uniqueness is the share of latents left when those with the same nearest feature count
   once. MMCS and recovery go from all features to their nearest latents: they grow with the coder's width.
 - Detection: each latent's activity as a sign of its nearest feature's. Precision, recall and F1 are means over latents, 0 for dead ones.
 - Absorption, where features have children (T2, SynthSAEBench): how often a feature's own latent, the one with the nearest decoder row, is
