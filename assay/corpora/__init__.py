@@ -2,9 +2,11 @@
 
     demo, movie-reviews, bbc-news, austen      embedded texts (`names()` says what they are)
     essays.jsonl   texts/   a.csv.zst          a local file or folder; a folder written by `datasets`' save_to_disk
-    hub:org/name[:config[:split[:column]]]     a Hugging Face dataset (or hub:./folder); an empty part means the default
+    hub:org/name[:config[:split[:column[:label]]]]   a Hugging Face dataset (or hub:./folder); an empty part means the default
     probe:92   probe:glue_sst2                 a labelled set of the sae-probes collection
     labelled:FILE[:column[:label]]             a labelled file of your own
+    REF[A/B/…]                                 some classes of a labelled corpus
+    joint:REF+REF                              texts with a class in each of two labelled corpora
 
 An embedded name wins over a folder of that name; write ./demo for the folder. Importing this imports no torch, datasets or pyarrow.
 """
@@ -38,6 +40,15 @@ def load(ref: str | os.PathLike[str], **settings: Any) -> Corpus:
     """
     ref = os.fspath(ref)
     kind, _, rest = ref.partition(":")
+    if kind == "joint":
+        from assay.corpora.joint import JointCorpus
+
+        return JointCorpus.parse(rest, lambda part: load(part, **settings))
+    if ref.endswith("]") and not Path(ref).exists():
+        from assay.corpora.joint import some
+
+        inner, _, classes = ref[:-1].rpartition("[")
+        return some(load(inner, **settings), classes)
     if kind == "hub":
         from assay.corpora.hub import HubCorpus
 

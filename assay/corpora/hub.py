@@ -27,7 +27,7 @@ class HubCorpus:
     ):  # fmt: skip
         self.ref, self.config, self.split, self.column, self.label = name, config, split, column, label
         self.streaming, self.revision = streaming, revision
-        self.name = "hub:" + ":".join([name, config or "", split or "", column or ""]).rstrip(":")
+        self.name = "hub:" + ":".join([name, config or "", split or "", column or "", label or ""]).rstrip(":")
         self.path = Path(name).expanduser()
         if not self.path.exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
             raise MissingFile(f"The folder {name} does not exist. Give hub:ORG/NAME, or a folder with a local copy.")
@@ -37,17 +37,17 @@ class HubCorpus:
         cls, ref: str, *, config: str | None = None, split: str | None = None, column: str | None = None,
         label: str | None = None, streaming: bool = True, revision: str | None = None,
     ) -> HubCorpus:  # fmt: skip
-        """From ORG/NAME[:config[:split[:column]]]; an empty part means the default, a setting fills it."""
+        """From ORG/NAME[:config[:split[:column[:label]]]]; an empty part means the default, a setting fills it."""
         parts = ref.split(":")
-        if not parts[0] or len(parts) > 4:
+        if not parts[0] or len(parts) > 5:
             raise BadInput(
-                f"{ref!r} names no dataset. Write hub:ORG/NAME[:config[:split[:column]]], e.g. hub:ORG/NAME::train:text."
+                f"{ref!r} names no dataset. Write hub:ORG/NAME[:config[:split[:column[:label]]]], e.g. hub:ORG/NAME::train:text."
             )
-        name, *given = parts + [""] * (4 - len(parts))
-        of = dict(zip(("config", "split", "column"), (part or None for part in given)))
+        name, *given = parts + [""] * (5 - len(parts))
+        of = dict(zip(("config", "split", "column", "label"), (part or None for part in given)))
         return cls(
             name, config=of["config"] or config, split=of["split"] or split, column=of["column"] or column,
-            label=label, streaming=streaming, revision=revision,
+            label=of["label"] or label, streaming=streaming, revision=revision,
         )  # fmt: skip
 
     @cached_property
@@ -71,6 +71,22 @@ class HubCorpus:
 
     def documents(self) -> Iterator[Document]:
         """Each row in turn; rows without text are passed over. Bounded memory."""
+        for text, label in self._rows():
+            if label is not None and (not isinstance(label, int) or label < 0):
+                raise BadInput(
+                    f"{self.name}: column {self.label!r} holds {label!r}, expected class numbers 0, 1, … (cast it to ClassLabel, or "
+                    f"name classes: {self.name}[A/B])."
+                )
+            yield Document(text, label)
+
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Each labelled text with the name of its class, or whatever stands in the column of labels."""
+        names = self.classes
+        for text, label in self._rows():
+            if label is not None:
+                yield text, names[label] if names else str(label)
+
+    def _rows(self) -> Iterator[tuple[str, Any]]:
         column = None
         rows = iter(self._dataset)
         while True:
@@ -84,12 +100,8 @@ class HubCorpus:
                 raise BadInput(
                     f"{self.name}: column {column!r} holds {type(text).__name__}, expected text. Its columns: {', '.join(row)}."
                 )
-            if label is not None and (not isinstance(label, int) or label < 0):
-                raise BadInput(
-                    f"{self.name}: column {self.label!r} holds {label!r}, expected class numbers 0, 1, … (cast it to ClassLabel)."
-                )
             if text and not text.isspace():
-                yield Document(text, label)
+                yield text, label
 
     def _text_column(self, row: dict[str, Any]) -> str:
         for wanted in filter(None, (self.column, self.label)):
@@ -169,7 +181,7 @@ def _explained(ref: str, error: Exception) -> Exception:
             f"The hub shows no dataset {ref!r}. Check the name; if it is private or gated, log in first (hf auth login)."
         )
     if isinstance(error, ValueError) and not isinstance(error, OSError):  # an unknown configuration, split or revision
-        return BadInput(f"{ref}: {error} Write hub:ORG/NAME[:config[:split[:column]]].")
+        return BadInput(f"{ref}: {error} Write hub:ORG/NAME[:config[:split[:column[:label]]]].")
     return Unavailable(
         f"The dataset {ref!r} cannot be had from the Hugging Face hub ({type(error).__name__}: {error}). "
         "Check the network and HF_HUB_OFFLINE, or give a local copy: hub:FOLDER, or a text file."

@@ -27,33 +27,50 @@ LOOK = 200  # documents whose length says how long all are
 class LabelledSupply(Supply[Labelled]):
     """One run of the model over a corpus's chosen examples; it is in the store, for whoever comes later."""
 
+    @property
+    def corpus(self) -> Corpus:
+        """The corpus that is meant: with the copies that were published, where the need says so and it has left them out."""
+        corpus = self.bench.corpus(self.need.corpus)
+        if self.need.split == "original" and (published := getattr(corpus, "published", None)):
+            return published()
+        return corpus
+
     def fingerprint(self, coder: str) -> str:
-        return self.bench.corpus(self.need.corpus).fingerprint
+        return self.corpus.fingerprint
 
     def cost(self) -> Cost:
         bench, wanted = self.bench, self.need.train + self.need.test
-        seen = [len(document.text) for document in islice(bench.corpus(self.need.corpus).documents(), LOOK)]
+        seen = [len(document.text) for document in islice(self.corpus.documents(), LOOK)]
         tokens = characters_to_tokens(seen, self.need.context) / max(len(seen), 1) * wanted
-        disk = int(tokens * bench.model.d(bench.site) * FLOAT[bench.dtype])
+        disk = int((wanted if self.need.last else tokens) * bench.model.d(bench.site) * FLOAT[bench.dtype])
         return Cost(once=tokens * depth(bench.model, bench.site), disk=disk)
 
     def gather(self, coders: Mapping[str, SparseCoder[Any]]) -> None:
-        chosen = choose(self.bench.corpus(self.need.corpus), self.need.train, self.need.test)
+        draw = choose if self.need.split == "grouped" else first_rows
+        chosen = draw(self.corpus, self.need.train, self.need.test)
         self.ready = LabelledInput(
             name=self.need.corpus, labels=chosen.labels, train=chosen.train, classes=chosen.classes, leak=chosen.leak,
-            conflicts=chosen.conflicts, vectors=read(self.bench, chosen, self.need.context),
+            conflicts=chosen.conflicts, vectors=read(self.bench, chosen, self.need.context, last=self.need.last),
+            documents=chosen.numbers.tolist(),
         )  # fmt: skip
 
     def given(self, coder: str) -> LabelledInput:
         return self.ready
 
 
-def read(bench: Bench, corpus: Corpus, context: int) -> Vectors:
-    """Site activations of a corpus's documents, a row of at most `context` tokens each, with the document of each."""
-    from assay.corpora.pack import PackConfig, tokenise
+def read(bench: Bench, corpus: Corpus, context: int, *, last: bool = False) -> Vectors:
+    """Site activations of a corpus's documents, a row of at most `context` tokens each, with the document of each.
+
+    `last`: those of each row's last token alone, which takes as long and next to no disk.
+    """
+    from assay.corpora.pack import PackConfig, Tokens, tokenise
 
     config = PackConfig(context=context, layout="documents")
     tokens = tokenise(corpus, bench.model.tokenizer, config, bench.store, bench.progress)
+    if last:
+        mask = np.asarray(tokens.mask)
+        ends = np.arange(mask.shape[1]) == mask.shape[1] - 1 - mask[:, ::-1].argmax(1)[:, None]
+        tokens = Tokens.from_arrays(np.asarray(tokens.tokens), mask & ends, np.asarray(tokens.document))
     path = gather(bench.model, tokens, [bench.site], GatherConfig(dtype=bench.dtype), bench.store, bench.progress)
     document = tokens.document
 
@@ -113,6 +130,22 @@ def choose(corpus: Corpus, train: int, test: int) -> Chosen:
     return Chosen(
         source=corpus, numbers=numbers, labels=np.array([texts[n] for n in numbers]), train=np.array([picked[n] for n in numbers]),
         classes=[str(names[k]) for k in range(max(kinds) + 1)], leak=repeats, conflicts=conflicts,
+    )  # fmt: skip
+
+
+def first_rows(corpus: Corpus, train: int, test: int) -> Chosen:
+    """The first `train` + `test` documents as they are, with copies and contradictions. Which are for training is drawn at random."""
+    found = [document.label for document in islice(corpus.documents(), train + test)]
+    _, repeats, conflicts = _unique(corpus)
+    if len(set(found)) < 2:
+        raise BadInput(
+            f"{corpus.name} has {len(set(found))} class(es) in its first {len(found)} rows; a probe needs two or more."
+        )
+    names = getattr(corpus, "classes", None) or range(max(label or 0 for label in found) + 1)
+    order = numpy_generator("first rows", corpus.fingerprint).permutation(len(found))
+    return Chosen(
+        source=corpus, numbers=np.arange(len(found)), labels=np.array(found), train=order < train * len(found) / (train + test),
+        classes=[str(name) for name in names], leak=repeats, conflicts=conflicts,
     )  # fmt: skip
 
 

@@ -71,6 +71,8 @@ def carrier(tmp_path, monkeypatch, written):
 
     data = tmp_path / "carrier" / "sae_probes" / "data"
     (data / "cleaned_data").mkdir(parents=True)
+    (data / "OOD data").mkdir()
+    written(data / "OOD data" / "92_glue_sst2_OOD.csv.zst", rows([("x", 0), ("y", 1)], "prompt", "target"))
     kinds = {
         "92_glue_sst2": "Binary Classification",
         "97_news_class": "Multiclass Classification",
@@ -99,6 +101,26 @@ def test_probing_sets_by_number_tag_and_both():
         load("probe:4")
 
 
+@pytest.mark.usefixtures("carrier")
+def test_examples_from_elsewhere():
+    """sae-probes 0.4.2 itself looks for .csv where it ships .csv.zst."""
+    for name in ("92_OOD", "glue_sst2_OOD", "92_glue_sst2_OOD"):
+        corpus = load(f"probe:{name}")
+        assert corpus.name == "probe:92_glue_sst2_OOD"
+        assert [(d.text, d.label) for d in corpus.documents()] == [("x", 0), ("y", 1)]
+    with pytest.raises(UnknownName, match="Known: 92_glue_sst2_OOD"):
+        load("probe:97_OOD")
+
+
+def test_published_rows(tmp_path, written):
+    corpus = load(f"labelled:{written(tmp_path / 'a.csv', rows([('x', 'a'), ('y', 'b'), ('x', 'a'), ('y', 'a')]))}")
+    assert [d.text for d in corpus.documents()] == ["x"]
+    published = corpus.published()
+    assert [d.text for d in published.documents()] == ["x", "y", "x", "y"]
+    assert published.name == corpus.name
+    assert published.fingerprint != corpus.fingerprint
+
+
 @pytest.mark.slow
 def test_the_real_collection():
     from assay.corpora.labelled import LabelledCorpus, probe_files
@@ -111,3 +133,6 @@ def test_the_real_collection():
     assert len({d.text for d in documents}) == len(documents)
     with pytest.raises(BadInput, match="numbers to predict"):
         LabelledCorpus.probe("2_hist_fig_birthyear")
+    shifted = [load(f"probe:{number}_OOD") for number in (5, 6, 7, 66, 67, 73, 87, 90)]
+    assert [sum(1 for _ in s.documents()) for s in shifted] == [299, 300, 296, 294, 292, 295, 296, 145]
+    assert shifted[-1].dropped == {"copies": 77, "contradicting": 78}

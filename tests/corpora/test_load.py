@@ -42,7 +42,7 @@ def test_unknown_names_say_what_is_known(tmp_path, written):
         load(written(tmp_path / "a.csv"), colum="text")
     with pytest.raises(UnknownName, match="column"):
         load("demo", column="text")
-    for ref in ("hub:", "hub:a/b:c:d:e:f"):
+    for ref in ("hub:", "hub:a/b:c:d:e:f:g"):
         with pytest.raises(BadInput, match="names no dataset"):
             load(ref)
     for ref in ("labelled:", "labelled:a.csv:b:c:d"):
@@ -59,7 +59,7 @@ def test_importing_and_naming_imports_nothing_heavy():
 
 
 def test_the_registry_lists_the_kinds_of_corpus():
-    assert CORPORA.names() == ["embedded", "hub", "labelled", "text"]
+    assert CORPORA.names() == ["embedded", "hub", "joint", "labelled", "text"]
     assert all(CORPORA.summary(key) and CORPORA.load(key) for key in CORPORA)
     assert set(names()) >= {"demo", "movie-reviews", "bbc-news", "austen"}
 
