@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from assay.coders.base import SparseCoder
 from assay.errors import BadInput
 from assay.shapes import Bool, Float, Int, Tensor
 
@@ -22,6 +23,8 @@ class Passes(Need):
     """Need: per-token losses of held-out text, clean, ablated (mean, zero) and with each coder spliced in."""
 
     tokens: int
+    special: bool = False
+    """Also with zeros at every position, special ones too."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Labelled(Need):
     train: int
     test: int
     context: int
+    split: Literal["grouped", "original"] = "grouped"
+    """grouped: no two examples are alike. original: the corpus's first train + test rows as they are, copies included."""
+    last: bool = False
+    """Only the last token of each example."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class PassesInput:
     zero_ablated: Losses
     spliced: Losses
     """Of the coder being scored."""
+    zero_everywhere: Losses | None = None
+    """With zeros at special positions too, where that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,26 @@ class LabelledInput:
     """Documents whose text occurs with more than one class; they are left out."""
     vectors: Vectors
     """Site activations at every real token, with the example of each."""
+    documents: Sequence[int] | None = None
+    """Which document of the corpus each example is."""
+
+    @cached_property
+    def last(self) -> np.ndarray:
+        """Activation of each example's last token, float32 [n, d]."""
+        found: np.ndarray | None = None
+        for x, example in self.vectors():
+            found = np.zeros((len(self.labels), x.shape[1]), dtype=np.float32) if found is None else found
+            ends = len(example) - 1 - np.unique(example[::-1], return_index=True)[1]  # a later piece overwrites an earlier one
+            found[example[ends]] = x.numpy()[ends]
+        if found is None:
+            raise BadInput(f"{self.name} has no tokens. Choose a labelled corpus with text in it.")
+        return found
+
+    @cached_property
+    def lengths(self) -> Int[np.ndarray, " n"]:
+        """Real tokens of each example."""
+        counts = (np.bincount(example, minlength=len(self.labels)) for _, example in self.vectors())
+        return sum(counts, np.zeros(len(self.labels), dtype=np.int64))
 
     @cached_property
     def pooled(self) -> np.ndarray:
@@ -131,6 +160,39 @@ class TruthInput:
     """The feature above each, −1 for none; None of a source without hierarchy."""
     pieces: Callable[[], Iterator[tuple[Float[Tensor, "n d"], Bool[Tensor, "n latents"]]]]
     """Called, streams (vectors, which features are in each) in a fixed order and in pieces of fixed size."""
+
+
+@dataclass(frozen=True)
+class Spelling(Need):
+    """Need: activations at words of the tokenizer's vocabulary, in prompts that ask for their first letter."""
+
+    words: int | None
+    """In all, as many of each letter; None takes the whole vocabulary."""
+    examples: int
+    """Other words in the prompt, with their letters."""
+    template: str
+    """What the prompt says of a word, with {word} in it."""
+    test: float
+    """Share of each letter's words that is not for training."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class SpellingInput:
+    """What a `Spelling` need becomes: each word once, in one of its forms."""
+
+    words: Sequence[str]
+    """As they stand in the prompt: `cat`, `Cat`, or with the space before it."""
+    letters: Int[np.ndarray, " n"]
+    """First letter of each, 0 for A."""
+    train: np.ndarray
+    """bool [n]: training words; absorption is measured on the others."""
+    vectors: Float[np.ndarray, "n d"]
+    """Site activations at the word's token, float32."""
+    prompt: str
+    """The first of the prompts."""
+    lost: int
+    """Words drawn that are not one token in their prompt, and so are not here."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from assay.evals.needs import Labelled, Need, Passes, Truth
+from assay.evals.needs import Labelled, Need, Passes, Siblings, Spelling, Truth
 from assay.inputs.base import Bench, Supply
 from assay.inputs.labelled import LabelledSupply
 from assay.inputs.passes import PassesSupply
+from assay.inputs.siblings import SiblingsSupply
+from assay.inputs.spelling import SpellingSupply
 from assay.inputs.truth import TruthSupply
 
-SUPPLIES: dict[type[Need], type[Supply[Any]]] = {Labelled: LabelledSupply, Passes: PassesSupply, Truth: TruthSupply}
+SUPPLIES: dict[type[Need], type[Supply[Any]]] = {
+    Labelled: LabelledSupply,
+    Passes: PassesSupply,
+    Siblings: SiblingsSupply,
+    Spelling: SpellingSupply,
+    Truth: TruthSupply,
+}
 
 __all__ = ["SUPPLIES", "Bench", "Supply"]

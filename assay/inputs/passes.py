@@ -23,14 +23,16 @@ class PassesSupply(Supply[Passes]):
         bench = self.bench
         there, tokens, to_site = int(bench.text.mask.sum()), self.need.tokens, depth(bench.model, bench.site)
         tokens = min(tokens, there)
-        kept = bench.model.d(bench.site) * FLOAT[bench.dtype] + 8 * (3 + len(bench.coders))
-        return Cost(once=tokens * (1 + 2 * (1 - to_site) + to_site), each=tokens * (1 - to_site), disk=tokens * kept)
+        ablations = 2 + self.need.special
+        kept = bench.model.d(bench.site) * FLOAT[bench.dtype] + 8 * (1 + ablations + len(bench.coders))
+        return Cost(once=tokens * (1 + ablations * (1 - to_site) + to_site), each=tokens * (1 - to_site), disk=tokens * kept)
 
     def gather(self, coders: Mapping[str, SparseCoder[Any]]) -> None:
         bench = self.bench
         self.ready = passes.Text(bench.model, bench.site, bench.text, self.need.tokens, bench.store, bench.progress)
         self.ready.read()
-        self.ready.run({key: splice(bench.model, {bench.site: coder}) for key, coder in coders.items()})
+        spliced = {key: splice(bench.model, {bench.site: coder}) for key, coder in coders.items()}
+        self.ready.run(spliced, special=self.need.special)
 
     def given(self, coder: str) -> PassesInput:
         ready = self.ready
@@ -38,4 +40,5 @@ class PassesSupply(Supply[Passes]):
             documents=len(ready.documents), vectors=ready.vectors, mean=ready.mean, document=ready.predicted,
             clean=Losses(*ready.losses(passes.CLEAN)), mean_ablated=Losses(*ready.losses(ready.mean_ablated)),
             zero_ablated=Losses(*ready.losses(passes.ZERO)), spliced=Losses(*ready.losses(passes.through(coder))),
+            zero_everywhere=Losses(*ready.losses(passes.ZERO_EVERYWHERE)) if self.need.special else None,
         )  # fmt: skip
