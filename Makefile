@@ -9,8 +9,11 @@ CODE := assay tests benchmarks runs docs
 # Libraries that `make bench` compares with, in an environment of their own; their pins are in benchmarks/peers.txt.
 PEERS ?= .venv-peers
 PEER_PIP := $(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet
+# sae-bench, which `make bench-evals` compares with, in another: benchmarks/peers-saebench.txt.
+SAEBENCH ?= .venv-saebench
+SAEBENCH_PIP := $(SAEBENCH)/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test setup check bench bench-setup docs constraints clean
+.PHONY: help demo test setup check bench bench-setup bench-evals docs constraints clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +64,17 @@ $(PEERS)/.done: benchmarks/peers.txt constraints.txt
 	@$(PEER_PIP) --constraint benchmarks/peers.txt --no-deps overcomplete || echo 'overcomplete is not to be had: left out'
 	@touch $@
 
+bench-evals: $(VENV)/.test $(SAEBENCH)/.done  ## our evals beside those of sae-bench, measured here: ten minutes
+	ASSAY_SAEBENCH=$(abspath $(SAEBENCH)) $(BIN)/python -m benchmarks sae_bench
+
+$(SAEBENCH)/.done: benchmarks/peers-saebench.txt constraints.txt
+	@test -x $(SAEBENCH)/bin/python || $(PYTHON) -m venv $(SAEBENCH)
+	@echo 'Installing sae-bench: about 500 MB, once'
+	@$(SAEBENCH_PIP) '$(TORCH)'
+	@$(SAEBENCH_PIP) --constraint benchmarks/peers-saebench.txt sae-lens scikit-learn seaborn tabulate xgboost-cpu zstandard
+	@$(SAEBENCH_PIP) --constraint benchmarks/peers-saebench.txt --no-deps sae-bench sae-probes
+	@touch $@
+
 docs: $(VENV)/.test  ## regenerate the reference pages from docstrings
 	$(BIN)/python docs/generate.py
 
@@ -73,4 +87,4 @@ constraints:  ## refresh the pins (review the diff)
 	rm -rf $(VENV)-pins
 
 clean:  ## remove the environments and the demo's store
-	rm -rf $(VENV) $(PEERS) demo-store
+	rm -rf $(VENV) $(PEERS) $(SAEBENCH) demo-store

@@ -55,40 +55,42 @@ def main(arguments: Sequence[str] = ()) -> None:
     if not asked.tiny and all(axis in kept for axis in AXES):
         import matplotlib
 
-        from assay.plots import save
+        from assay.figures.picture import write
 
         FIGURE.parent.mkdir(exist_ok=True)
         with matplotlib.rc_context({"svg.fonttype": "none"}):
-            save(figure(kept), FIGURE)
+            write(figure(kept), FIGURE)
         mark("scaling", f"![Step time and memory against width, k, batch and coders](figures/{FIGURE.name})\n\n{table(kept)}")
 
 
 def rates(at: Shape, small: Shape) -> dict[str, float]:
-    """Five rates and one size, measured on the parts of the floor and on our own step at `at`, and on a step too small to matter."""
+    """Five rates and two sizes, measured on the parts of the floor and on our own step at `at`, and on a step too small to matter."""
     trivial = replace(at, d_in=16, d_sae=64, k=4, batch=16)
     found = compare({"floor": _spec(at, "floor"), "Assay": _spec(at), "nothing": _spec(trivial)}, 5, 1.0)["contenders"]
     seconds = {name: part["cpu"] for name, part in found["floor"]["parts"].items()}
     weights = 2 * at.d_in * at.d_sae
-    held = found["Assay"]["memory"] - 16 * weights
+    fixed = found["nothing"]["memory"]
     return {
         "flops": 2 * at.batch * at.d_in * at.d_sae / seconds["encoder product"],
         "selected": at.batch * at.d_sae / seconds["selection"],
         "gathered": len(SPARSE) * 4 * at.batch * at.k * at.d_in / sum(seconds[part] for part in SPARSE),
         "streamed": 28 * weights / seconds["Adam"],
         "fixed": (milliseconds(found["nothing"], "cpu") or 0) / 1e3,
-        "matrices": held / (4 * at.batch * at.d_sae),
+        "fixed_memory": fixed,
+        "held": max(found["Assay"]["memory"] - 16 * weights - fixed, 0) / (4 * at.batch * at.d_in),
     }
 
 
 def model(s: Shape, coders: int, r: dict[str, float]) -> tuple[float, float]:
     """Seconds a step and bytes: products, selection, four sparse products, seven passes of Adam over weights, and what is fixed.
 
-    Memory is that of weights, gradients and moments, and of so many matrices [batch, d_sae] as were held at the shape measured.
+    Memory is that of weights, gradients and moments, what torch takes for a step of any size, and as many matrices [batch, d_in] as
+    were held at the shape measured; nothing [batch, d_sae] ever exists.
     """
     weights = 2 * s.d_in * s.d_sae
     seconds = 2 * s.batch * s.d_in * s.d_sae / r["flops"] + s.batch * s.d_sae / r["selected"]
     seconds += len(SPARSE) * 4 * s.batch * s.k * s.d_in / r["gathered"] + 28 * weights / r["streamed"] + r["fixed"]
-    return coders * seconds, coders * 16 * weights + r["matrices"] * 4 * s.batch * s.d_sae
+    return coders * seconds, coders * 16 * weights + r["fixed_memory"] + r["held"] * 4 * s.batch * s.d_in
 
 
 def point(axis: str, value: int, at: Shape, small: Shape, r: dict[str, float]) -> dict[str, Any] | None:
@@ -116,8 +118,8 @@ def table(kept: dict[str, Any]) -> str:
     lines = [
         f"{m['processor']}, {m['cores']} cores, torch {m['torch']}, {m['date']}. Rates: {r['flops'] / 1e9:.0f} GFLOP/s, "
         f"{r['selected'] / 1e9:.2f} · 10⁹ values selected from a second, {r['gathered'] / 1e9:.1f} GB/s gathered, "
-        f"{r['streamed'] / 1e9:.1f} GB/s streamed, {1e3 * r['fixed']:.1f} ms a step whatever its size; {r['matrices']:.2f} matrices "
-        "[batch, d_sae] held at once.", "",
+        f"{r['streamed'] / 1e9:.1f} GB/s streamed, {1e3 * r['fixed']:.1f} ms and {r['fixed_memory'] / 1e9:.2f} GB whatever a "
+        f"step's size; {r['held']:.0f} matrices [batch, d_in] held at once.", "",
         "| | ms | model | error | GB | model | error |", "| --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     for axis in AXES:
@@ -134,7 +136,7 @@ def figure(kept: dict[str, Any]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    from assay.plots import COLOURS
+    from assay.figures.base import COLOURS
 
     drawn = Figure(figsize=(11, 5), layout="constrained")
     for row, axes in enumerate(drawn.subplots(2, len(AXES), sharey="row")):

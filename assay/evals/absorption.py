@@ -177,8 +177,8 @@ def scores(found: list[Letter], truth: Truth, c: AbsorptionConfig, reason: str) 
     test = truth.margins[~truth.data.train]
     probes = {i: (*truth.test_f1(i, test[:, i] > 0), len(test)) for i in truth.f1}
     few = "" if probes else "no letter has enough words"
-    result = [Score(metric="letters", value=len(truth.used), n=len(LETTERS)), over_letters("probe_f1", probes, few, c.seed)]
-    result += [over_letters(name, each, reason, c.seed) for name, each in by_letter.items()]
+    result = [over_letters(name, each, reason, c.seed) for name, each in by_letter.items()]
+    result += [over_letters("probe_f1", probes, few, c.seed), Score(metric="letters", value=len(truth.used), n=len(LETTERS))]
     for name, each in (by_letter | {"probe_f1": probes}).items():
         for i, (value, replicates, n) in each.items():
             interval = statistics.percentile(value, replicates if name != "main_latents" else np.full(1, np.nan), n)
