@@ -59,16 +59,23 @@ _CALLED = {
 """Modules that are also functions of the face: `assay.train(…)` calls `assay.train.train`, whoever imported the module before."""
 
 
-def load(ref: str | Path, *, store: str | Path | None = None, device: str | torch.device = "cpu") -> SparseCoder[Any]:
-    """A saved coder: by its directory, or by its name in a store (`store`, else `ASSAY_STORE`, else ./assay-store)."""
-    from assay.formats import native
+def load(
+    ref: str | Path, *, store: str | Path | None = None, device: str | torch.device = "cpu", dialect: str | None = None,
+    scale: float | None = None, k: int | None = None,
+) -> SparseCoder[Any]:  # fmt: skip
+    """A saved coder: by its files, of any format, or by its name in a store (`store`, else `ASSAY_STORE`, else ./assay-store).
+
+    The format is found out from the files; `dialect` says it where they leave it open. `scale`: what activations were multiplied by
+    in training, and `k`: latents kept a token, where they leave that open.
+    """
+    from assay import formats
     from assay.store import Store
 
     path = Path(ref)
-    if not (path / "config.json").exists() and os.sep not in str(ref):
+    if os.sep not in str(ref) and not (path.exists() and formats.known(path)):
         home = store or os.environ.get("ASSAY_STORE") or "assay-store"
         path = Store(home, create=False).find("coders", str(ref))
-    return native.read(path, device=device)
+    return formats.load(path, dialect, scale=scale, k=k).to(device)
 
 
 def save(coder: SparseCoder[Any], path: str | Path) -> Path:

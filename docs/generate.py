@@ -25,13 +25,14 @@ from assay import registry  # noqa: E402
 from assay.cli import app as cli  # noqa: E402
 
 GUIDES = (
-    "tutorial", "models", "corpora", "training", "end-to-end", "architectures", "evaluation", "speed", "store", "errors",
-    "add-an-architecture", "add-an-eval",
+    "tutorial", "models", "corpora", "training", "end-to-end", "architectures", "evaluation", "saebench", "formats", "speed", "store",
+    "errors", "add-an-architecture", "add-an-eval",
 )  # fmt: skip
 SIZES = {"d_in": 768, "d_sae": 1536}
 """Of the examples; an identity or PCA has at most two latents an input."""
 SENTENCE = r"(?<=\.)\s"
 TABLE = re.compile(r"(<!-- settings: (\S+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SAEBENCH = re.compile(r"(<!-- saebench -->\n).*?(<!-- end -->)", re.DOTALL)
 GROUP = re.compile(r"^\*\*(.+?)\*\*:\n\n((?:[*] .*\n?)+)\n*", re.MULTILINE)
 CONTENTS = re.compile(r"## Table of Contents\n\n(?:- .*\n)+\n")
 
@@ -57,7 +58,10 @@ def coder(name: str) -> str:
     rows = registry.CODERS.settings(name)
     needed = ", ".join(f"{s.name}={SIZES.get(s.name, '…')}" for s in rows if s.required)
     python = f'assay.new("{name}", {needed})'
-    learns = "A baseline: nothing in it is learnt by gradient." if baseline else "Trained by gradient."
+    learns = "Trained by gradient."
+    if baseline:
+        trained = registry.CODERS.load(name).trained
+        learns = f"A baseline: {'its encoder alone' if trained else 'nothing in it'} is learnt by gradient."
     return (
         top(name, source(registry.CODERS, name)) + prose(registry.CODERS.doc(name)) + f"\n\n{learns}\n\n## Settings\n\n{table(rows)}\n"
         f"In Python: `{python}`. On the command line: [`assay train {name} --help`](../commands/train.md).\n"
@@ -76,8 +80,24 @@ def evaluation(name: str) -> str:
         "Records of different versions are never shown together.\n\n## Metrics\n\n" + lines + "\nFloor: what a coder that has learnt "
         "nothing scores. Ceiling: what one without fault scores. Where neither is fixed, the cell is empty. Each score comes with "
         "a 95 % confidence interval: see [Evaluation](../evaluation.md).\n\n## Settings\n\n" + table(registry.EVALS.settings(name))
-        + f"\nOn the command line: [`assay eval {name} CODER…`](../commands/eval.md).\n"
+        + presets(name) + f"\nOn the command line: [`assay eval {name} CODER…`](../commands/eval.md).\n"
     )  # fmt: skip
+
+
+def presets(name: str) -> str:
+    """What `--preset` changes of an eval's settings."""
+    found = registry.EVALS.presets(name)
+    if not found:
+        return ""
+    lines = "| Preset | Settings |\n| --- | --- |\n"
+    for preset, values in found.items():
+        lines += f"| `{preset}` | {', '.join(f'`{key}` {escaped(literal(value))}' for key, value in values.items())} |\n"
+    return "\n## Presets\n\n" + lines
+
+
+def literal(value: Any) -> str:
+    """A setting's value as one types it."""
+    return f"`{value}`" if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def command(name: str) -> str:
@@ -138,7 +158,21 @@ def index() -> str:
 
 def with_tables(text: str) -> str:
     """A guide with `<!-- settings: FILE CLASS --> … <!-- end -->` filled in from that configuration class."""
+    text = SAEBENCH.sub(lambda m: m[1] + saebench() + m[2], text)
     return TABLE.sub(lambda m: m[1] + table(registry.settings(ROOT / "assay" / m[2], m[3])) + m[4], text)
+
+
+def saebench() -> str:
+    """Which metric of SAEBench is which of ours."""
+    from assay.formats.saebench import fields
+
+    lines = "| Eval | SAEBench's metric | Assay's score | Remarks |\n| --- | --- | --- | --- |\n"
+    for eval_id, sheet in fields.SHEETS.items():
+        for name, field in sheet.fields.items():
+            alone = f"`{name}{fields.OWN}`"
+            ours = alone if field.ours is None else f"`{field.ours}`" + ("" if field.same else f" goes out, {alone} comes in")
+            lines += f"| {eval_id} | `{name}` | {escaped(ours)} | {escaped(field.note)} |\n"
+    return lines
 
 
 def table(rows: Collection[registry.Setting]) -> str:

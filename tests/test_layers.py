@@ -13,7 +13,7 @@ FLOORS = {
     0: ["registry", "shapes", "errors", "provenance", "randomness", "progress", "timeline"],
     1: ["store", "codec", "assets", "carriers"],
     2: ["coders", "models", "corpora", "kernels"],
-    3: ["splice", "activations", "results", "statistics", "plots", "charts", "passes"],
+    3: ["splice", "activations", "results", "statistics", "charts", "passes"],
     4: ["evals", "formats"],
     5: [
         "train",
@@ -23,6 +23,7 @@ FLOORS = {
         "sweep",
         "report",
         "compare",
+        "figures",
         "evaluate",
         "inputs",
         "baselines",

@@ -1,0 +1,143 @@
+"""plain: a coder as bare numbers, into which every dialect is read and from which every dialect is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from assay.errors import BadInput, DamagedFile, NotFinite
+from assay.shapes import Float, Tensor
+
+Gate = Literal["relu", "topk", "jumprelu", "gated", "batch_topk", "matryoshka"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """pre = (n(x) − b_dec) @ W_enc + b_enc, without b_dec unless `centred`; z = gate(pre); x̂ = n⁻¹(z @ W_dec + b_dec) + x @ W_skip.
+
+    All tensors are float32, finite and of shapes that fit: `Plain.of` sees to it.
+    """
+
+    gate: Gate
+    """relu: relu(pre). topk: its k largest of each vector. jumprelu: where pre > threshold. batch_topk, matryoshka: the same, with one
+    threshold. gated: relu(e^r_mag (pre − b_enc) + b_mag), where pre > 0."""
+    W_enc: Float[Tensor, "d_in d_sae"]
+    b_enc: Float[Tensor, " d_sae"]
+    W_dec: Float[Tensor, "d_sae d_out"]
+    b_dec: Float[Tensor, " d_out"]
+    centred: bool
+    transcodes: bool = False
+    """It predicts another site than it reads."""
+    k: int | None = None
+    threshold: Float[Tensor, ...] | None = None
+    """One number a latent, or one in all."""
+    r_mag: Float[Tensor, " d_sae"] | None = None
+    b_mag: Float[Tensor, " d_sae"] | None = None
+    W_skip: Float[Tensor, "d_in d_out"] | None = None
+    groups: tuple[int, ...] = ()
+    """Of a matryoshka: sizes of the groups of latents between its prefixes."""
+    norm: Literal["none", "layer", "length"] = "none"
+    """n: what is done to each vector, as in the architecture `normalised`."""
+
+    @classmethod
+    def of(cls, where: Path, **given: Any) -> Plain:
+        """From tensors of a file of any number type, checked. `where` is named in errors."""
+        for name, value in given.items():
+            if isinstance(value, Tensor):
+                given[name] = value.detach().to(torch.float32)
+        for name in ("W_enc", "W_dec"):
+            if given[name].ndim != 2:
+                raise DamagedFile(f"{where}: {name} has shape {tuple(given[name].shape)}; a matrix was expected.")
+        (d_in, d_sae), d_out = given["W_enc"].shape, given["W_dec"].shape[1]
+        if not d_in * d_sae * d_out:
+            raise DamagedFile(f"{where}: a coder of {d_in} inputs, {d_sae} latents and {d_out} outputs is empty.")
+        shapes = {"W_dec": (d_sae, d_out), "b_dec": (d_out,), "W_skip": (d_in, d_out)}
+        for name, value in given.items():
+            if not isinstance(value, Tensor):
+                continue
+            wanted = shapes.get(name, (d_in, d_sae) if name == "W_enc" else (d_sae,))
+            if tuple(value.shape) not in ((wanted, ()) if name == "threshold" else (wanted,)):
+                raise DamagedFile(f"{where}: {name} has shape {tuple(value.shape)}; {wanted} fits the other tensors.")
+            if not torch.isfinite(value).all():
+                raise NotFinite(f"{where}: {name} holds NaN or infinity. The coder cannot be used.")
+        if (k := given.get("k")) is not None and not 1 <= k <= d_sae:
+            raise DamagedFile(f"{where}: k must lie between 1 and the {d_sae} latents, got {k}.")
+        if (given.get("centred") or given.get("norm", "none") != "none") and d_in != d_out:
+            raise DamagedFile(f"{where}: a coder from {d_in} to {d_out} numbers can be neither centred nor normalised.")
+        return cls(**given)
+
+    @property
+    def d_in(self) -> int:
+        return self.W_enc.shape[0]
+
+    @property
+    def d_sae(self) -> int:
+        return self.W_enc.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        return self.W_dec.shape[1]
+
+    @property
+    def thresholds(self) -> Float[Tensor, " d_sae"]:
+        """One number a latent, also where the file has one in all."""
+        assert self.threshold is not None
+        return self.threshold.expand(self.d_sae).clone()
+
+    def with_centring(self, centred: bool) -> Plain:
+        """The same function, with b_dec taken off the input or not. What changes is rounded once, from double precision."""
+        if centred == self.centred:
+            return self
+        if self.d_in != self.d_out:
+            raise BadInput("A transcoder's b_dec cannot be taken off its input.")
+        moved = (self.b_dec.double() @ self.W_enc.double()) * (1 if centred else -1)
+        changed = {"b_enc": (self.b_enc.double() + moved).float()}
+        if self.b_mag is not None and self.r_mag is not None:
+            changed["b_mag"] = (self.b_mag.double() + self.r_mag.double().exp() * moved).float()
+        return replace(self, centred=centred, **changed)
+
+    def with_norms(self, norms: Float[Tensor, " d_sae"]) -> Plain:
+        """The same function, decoder rows divided by `norms`, by which pre-activations, thresholds and latents are multiplied."""
+        safe = torch.where(norms > 0, norms, torch.ones_like(norms))
+        rows = torch.where(norms[:, None] > 0, self.W_dec / safe[:, None], self.W_dec)
+        given = {"W_enc": self.W_enc * safe, "b_enc": self.b_enc * safe, "W_dec": rows}
+        if self.b_mag is not None:
+            given["b_mag"] = self.b_mag * safe
+        if self.threshold is not None:
+            given["threshold"] = self.threshold * safe
+        return replace(self, **given)
+
+    def with_scale(self, scale: float) -> Plain:
+        """A coder of x · scale as one of x; latents keep their size."""
+        if not 0 < scale < float("inf"):
+            raise BadInput(f"scale must be positive, got {scale}.")
+        if self.norm != "none":
+            raise BadInput("This coder brings each vector to its own scale: leave scale out.")
+        return replace(self, W_enc=self.W_enc * scale, W_dec=self.W_dec / scale, b_dec=self.b_dec / scale)
+
+    def as_jumprelu(self) -> Plain:
+        """The same function with one threshold a latent. TopK has none: what it keeps depends on the other latents."""
+        if self.gate == "topk":
+            raise BadInput(
+                "A TopK coder is no JumpReLU coder. `assay surgery convert` makes one of the same L0, which is another function."
+            )
+        bare = {"k": None, "groups": (), "r_mag": None, "b_mag": None, "gate": "jumprelu"}
+        if self.gate == "relu":
+            return replace(self, **bare, threshold=torch.zeros(self.d_sae))
+        if self.gate != "gated":
+            return replace(self, **bare, threshold=self.thresholds)
+        assert self.r_mag is not None and self.b_mag is not None
+        gain = self.r_mag.exp()
+        theta = self.b_mag - gain * self.b_enc
+        return replace(self, **bare, threshold=theta, W_enc=self.W_enc * gain, b_enc=self.b_mag)
+
+    def to(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Its tensors by name in another number type, thresholds excepted, which stay float32."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            name: value.to(torch.float32 if name == "threshold" else dtype).contiguous()
+            for name, value in found.items() if isinstance(value, Tensor)
+        }  # fmt: skip
