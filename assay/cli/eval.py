@@ -111,9 +111,9 @@ def eval_(
     from assay.cli.source import open_store
 
     store = open_store(common)
-    loaded, manifests = read_coders(coders, store)
     settings, names = {key: given[key] for key in said}, list(registry.EVALS) if evals == "all" else evals.split(",")
     chosen = {name: _eval(name, settings, preset, tokens, seed) for name in names}
+    loaded, manifests = read_coders(coders, store)
     flags = Flags(**pick(given, ORIGIN))
     if evals == "all":
         chosen = suited(chosen, manifests, flags)
