@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from assay.evals.probes import rotated
+from assay.evals.probes import NARROW, newton, rotated
 from assay.evals.probing_features import Ragged
 from assay.randomness import generator, numpy_generator, seed_of
 from assay.shapes import Tensor
@@ -26,8 +26,6 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 HELD = 100  # examples that choose hyper-parameters, at most
 COMPONENTS = 100
 NEIGHBOURS = 100
-NARROW = 256  # features up to which Newton's method is the fastest
-STEPS_MOST, HALVED_MOST = 100, 30
 TREE_DRAWS, NETWORK_DRAWS = 10, 3  # settings that trees and networks try, at random (sae-probes: 10 and 1)
 TREES: dict[str, np.ndarray] = {
     "n_estimators": np.arange(50, 300, 50), "max_depth": np.arange(2, 6), "learning_rate": np.logspace(-3, -1, 10),
@@ -167,40 +165,6 @@ def _logistic(penalty: Literal["l1", "l2"]) -> Callable[[Any, np.ndarray, Any, l
         return found
 
     return margins
-
-
-def newton(x: np.ndarray, y: np.ndarray, C: np.ndarray) -> np.ndarray:
-    """L2-regularised logistic regressions of several strengths at once: weights, then intercept, [strengths, d + 1].
-
-    scikit-learn's objective, by Newton steps that are halved until they go down. With examples and features as few as here its
-    solvers spend most of their time on checks, and there are thousands of fits.
-    """
-    z, free = np.c_[x, np.ones(len(x))], np.r_[np.ones(x.shape[1]), 0.0]
-    signs, diagonal = np.where(y, -1.0, 1.0), np.arange(z.shape[1])
-
-    def loss(weights: np.ndarray, C: np.ndarray) -> np.ndarray:
-        return (weights**2 @ free) / 2 + C * np.logaddexp(0, signs * (weights @ z.T)).sum(1)
-
-    found, live = np.zeros((len(C), z.shape[1])), np.arange(len(C))  # strengths that have not converged
-    for _ in range(STEPS_MOST):
-        weights, c = found[live], C[live]
-        now, p = loss(weights, c), 1 / (1 + np.exp(-np.clip(weights @ z.T, -500, 500)))
-        gradient = weights * free + c[:, None] * ((p - y) @ z)
-        hessian = (z.T * (c[:, None] * p * (1 - p))[:, None, :]) @ z
-        hessian[:, diagonal, diagonal] += free + 1e-9
-        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
-        down, size, up = (gradient * step).sum(1), np.ones(len(c)), np.zeros(len(c), dtype=bool)
-        for _ in range(HALVED_MOST):
-            there = weights - size[:, None] * step
-            up = loss(there, c) > now - 1e-4 * size * down
-            if not up.any():
-                break
-            size[up] /= 2
-        found[live] = np.where(up[:, None], weights, there)
-        live = live[~up & (down > 1e-7 * now)]
-        if not len(live):
-            break
-    return found
 
 
 def latents(k: int, strengths: int, penalty: Literal["l1", "l2"]) -> Method:

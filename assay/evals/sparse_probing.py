@@ -20,7 +20,7 @@ from assay.coders.base import SparseCoder
 from assay.errors import BadInput
 from assay.evals.base import Eval, EvalConfig, Metric, score
 from assay.evals.needs import Labelled, LabelledInput, Need
-from assay.evals.probes import logistic, measures, rotated, standardised
+from assay.evals.probes import margins_of, measures, rotated, standardised
 from assay.randomness import numpy_generator
 from assay.results import Score
 from assay.splice import home
@@ -220,12 +220,11 @@ def fit(x: np.ndarray, task: Task) -> tuple[np.ndarray, float]:
     y, rows = task.truth[task.train], x[task.train]
     if not rows.any():
         return np.zeros(len(task.test)), STRENGTHS[0]
-    losses = []
-    for C in STRENGTHS:
-        margin = logistic(rows[~task.validation], y[~task.validation], C).decision_function(rows[task.validation])
-        losses.append(np.logaddexp(0, np.where(y[task.validation], -margin, margin)).mean())
+    fitted = ~task.validation
+    margins = margins_of(rows[fitted], y[fitted], STRENGTHS, rows[task.validation])
+    losses = np.logaddexp(0, np.where(y[task.validation], -margins, margins)).mean(1)
     C = STRENGTHS[int(np.argmin(losses))]
-    return logistic(rows, y, C).decision_function(x[task.test]), C
+    return margins_of(rows, y, [C], x[task.test])[0], C
 
 
 def average(parts: list[Replicates], rng: np.random.Generator | None = None) -> Replicates:

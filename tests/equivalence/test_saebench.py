@@ -133,8 +133,8 @@ def test_latents_are_chosen_and_probed_as_by_sae_bench(k):
     task = Task("d", "c", np.flatnonzero(train), np.zeros(train.sum(), bool), np.flatnonzero(~train), y == 1, np.ones((1, 1)))
     chosen = strongest(x, task, k)
     assert sorted(chosen) == case["k"][str(k)]["chosen"]
-    fitted = probes.logistic(x[train][:, chosen], y[train] == 1, 1.0)
-    assert (fitted.predict(x[~train][:, chosen]) == (y[~train] == 1)).mean() == pytest.approx(case["k"][str(k)]["accuracy"])
+    margins = probes.margins_of(x[train][:, chosen], y[train] == 1, [1.0], x[~train][:, chosen])[0]
+    assert ((margins > 0) == (y[~train] == 1)).mean() == pytest.approx(case["k"][str(k)]["accuracy"])
 
 
 def test_latents_are_averaged_over_the_same_tokens():

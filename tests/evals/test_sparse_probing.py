@@ -9,6 +9,7 @@ import torch
 from assay import coders
 from assay.errors import BadInput
 from assay.evals.needs import LabelledInput
+from assay.evals.probes import margins_of
 from assay.evals.sparse_probing import (
     SparseProbing,
     SparseProbingConfig,
@@ -219,3 +220,17 @@ def test_examples_are_kept_for_pairing():
         assert {name: len(classes) for name, classes in datasets.items()} == {"one": 3, "two": 1}
         right = [np.mean([np.mean([int(hit) for hit in hits]) for hits in classes.values()]) for classes in datasets.values()]
         assert np.mean(right) == pytest.approx(scores[spec].value)
+
+
+@pytest.mark.parametrize("features", [3, 300])
+def test_regressions_are_those_of_scikit_learn(features):
+    """Few features go another way than many; both end in the same optimum."""
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(features)
+    x, y = rng.normal(size=(120, features)), rng.random(120) < 0.4
+    x[:, 0] += y
+    found = margins_of(x[:80], y[:80], [0.01, 1.0], x[80:])
+    for C, margins in zip([0.01, 1.0], found, strict=True):
+        exact = LogisticRegression(C=C, max_iter=10_000, tol=1e-8).fit(x[:80], y[:80]).decision_function(x[80:])
+        np.testing.assert_allclose(margins, exact, rtol=2e-3, atol=2e-3)
