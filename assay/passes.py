@@ -37,7 +37,7 @@ PIECE = 1024  # vectors handed out at once
 LOGITS_BYTES = 2**28  # of one forward pass
 SOFTMAX_ENTRIES = 2**22  # fp32 log-probabilities held at once
 _MEND = "Delete {} and run the same command again."
-VERSION = 2  # counts the meaning of the stored numbers
+VERSION = 3  # counts the meaning of the stored numbers
 CLEAN = {"pass": "clean"}
 ZERO = {"pass": "zero-ablated"}
 ZERO_EVERYWHERE = {"pass": "zero-ablated, special positions too"}
@@ -55,6 +55,10 @@ class Text:
     progress: Progress = silent
     rows: list[np.ndarray] = field(init=False)
     """Row numbers of each chunk."""
+    _blank: dict[Model, str] = field(init=False, default_factory=dict)
+    """Views with a constant at the site: at the positions of text, or everywhere."""
+    _rows_alike: dict[Model, Tensor | None] = field(init=False, default_factory=dict)
+    """Logits [1, s, v] of any row that has nothing but the constant, by view; None where they are not alike."""
 
     def __post_init__(self) -> None:
         order, seen = self.text.order(0, 0), 0
@@ -164,8 +168,10 @@ class Text:
         ablated: list[tuple[dict[str, Any], Model]] = [
             (self.mean_ablated, ablate(self.model, self.site, self.mean)), (ZERO, ablate(self.model, self.site))
         ]  # fmt: skip
+        self._blank = {view: "text" for _, view in ablated}
         if special:
             ablated.append((ZERO_EVERYWHERE, ablate(self.model, self.site, special=True)))
+            self._blank[ablated[-1][1]] = "everywhere"
         return [(CLEAN, self.model), *ablated, *((through(key), view) for key, view in spliced.items())]
 
     @torch.no_grad()
@@ -180,12 +186,41 @@ class Text:
             assert clean.logits is not None
             reference = Reference(clean.logits, tokens, counted)
             for folder, view in views.items():
-                logits = None if view is self.model else view.run(tokens, mask=mask, start=start).logits
+                logits = None if view is self.model else self._logits(view, tokens, mask, start)
                 found[folder].append(reference.losses(logits))
                 yield int(mask.sum())
         for folder, parts in found.items():
             ce, kl = (torch.cat(p).cpu() for p in zip(*parts, strict=True))
             _save(folder / _name(i), {"ce": ce, "kl": kl})
+
+    def _logits(
+        self,
+        view: Model,
+        tokens: Int[Tensor, "b s"],
+        mask: Bool[Tensor, "b s"],
+        start: tuple[Site, Float[Tensor, "b s d"]] | None,
+    ) -> Float[Tensor, "b s v"]:
+        """Logits of a view. Where a constant stands at every position of the residual stream nothing depends on the tokens any more:
+        such rows are all alike, and one of them is run, once for the whole text."""
+        kind = self._blank.get(view)
+        if kind is None or start is None:
+            return _run(view, tokens, mask, start)
+        alike = torch.ones_like(mask[:, 0]) if kind == "everywhere" else mask.all(1)
+        if not alike.any():
+            return _run(view, tokens, mask, start)
+        site, x = start
+        if view not in self._rows_alike:
+            whole = torch.ones_like(mask[:1])
+            two = [_run(view, row, whole, (site, x[:1])) for row in (tokens[:1], tokens[:1].flip(1))]
+            self._rows_alike[view] = two[0] if torch.equal(*two) else None
+        row = self._rows_alike[view]
+        if row is None:  # a model whose later blocks look at the tokens again
+            return _run(view, tokens, mask, start)
+        if alike.all():
+            return row.expand(len(tokens), -1, -1)
+        logits = row.repeat(len(tokens), 1, 1)
+        logits[~alike] = _run(view, tokens[~alike], mask[~alike], (site, x[~alike]))
+        return logits
 
     @cached_property
     def batch_rows(self) -> int:
@@ -206,6 +241,14 @@ class Text:
 
     def _folder(self, what: Mapping[str, Any]) -> Path:
         return self.store.path("passes", digest(self._about(what))[:16])
+
+
+def _run(
+    view: Model, tokens: Int[Tensor, "b s"], mask: Bool[Tensor, "b s"], start: tuple[Site, Float[Tensor, "b s d"]] | None
+) -> Float[Tensor, "b s v"]:
+    logits = view.run(tokens, mask=mask, start=start).logits
+    assert logits is not None
+    return logits
 
 
 def through(key: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from assay.corpora.pack import Tokens
 from assay.errors import BadInput, NotFinite, WidthMismatch
 from assay.evaluate import evaluate
 from assay.splice import ablate, splice
+from assay.store import Store
 from tests.evaluate.tiny import SITE, WIDTH, Counted, core, scored, vectors
 
 
@@ -127,3 +128,28 @@ def test_nan_says_where(model, text, some, store):
 
     with pytest.raises(NotFinite, match=re.escape(f"site {SITE}")):
         evaluate(some, [core()], model=Poisoned(model), site=SITE, text=text, store=store)
+
+
+def test_rows_that_hold_nothing_but_the_constant_are_run_once(model, text, some, store, monkeypatch):
+    """Without special positions an ablated row does not depend on its tokens; beside rows with BOS each gets its own logits."""
+    bare = np.random.default_rng(0).integers(3, 29, size=(24, 16))
+    mixed = np.concatenate([bare, np.asarray(text.tokens)])
+    mask = np.concatenate([np.ones_like(bare, dtype=bool), np.asarray(text.mask)])
+    for rows in (Tokens.from_arrays(bare), Tokens.from_arrays(mixed, mask)):
+        (short,) = evaluate({"topk": some["topk"]}, [core()], model=model, site=SITE, text=rows, store=store, again="always")
+        with monkeypatch.context() as patch:
+            patch.setattr(passes.Text, "_logits", lambda self, view, *given: passes._run(view, *given))
+            patch.setattr(passes, "VERSION", passes.VERSION + 1)  # nothing of the passes above is taken
+            (long,) = evaluate({"topk": some["topk"]}, [core()], model=model, site=SITE, text=rows, store=store, again="always")
+        for a, b in zip(short.scores, long.scores, strict=True):
+            assert a.value == pytest.approx(b.value, rel=1e-5, abs=1e-6), a.spec
+    counted = Counted(model)
+    evaluate(
+        {"topk": some["topk"]},
+        [core()],
+        model=counted,
+        site=SITE,
+        text=Tokens.from_arrays(bare),
+        store=Store(store.root / "new"),
+    )
+    assert counted.full == 2 * 2 + 2 * 2, "two chunks, clean and spliced; two rows of each ablation"
