@@ -27,6 +27,7 @@ from assay.training.config import TrainConfig
 from assay.training.trainee import Trainee, held_out_look
 
 WARM, TIMED = 2, 5  # steps that are not and that are timed
+DENSE_STEPS = 20  # that a penalised coder takes to become sparse, at least, however short the run
 SEEN = 512  # vectors from which to tell how active a coder is
 WARM_UPS = ("l1_warm_up", "sparsity_warm_up")  # the share of a run in which a penalty grows, and coders become sparse
 FRESH = 1.1  # how much of the free memory or disk a run may be predicted to take: predictions are within a quarter, mostly far closer
@@ -131,7 +132,7 @@ def _coder_seconds(
     )
     steps = _step_seconds(trainee, some, scales) * cfg.steps
     if _silenced(trainee.coder, some[0], cfg.l0):
-        dense = max(getattr(coder.config, warm_up, 0.0) for warm_up in WARM_UPS)
+        dense = max([getattr(coder.config, warm_up, 0.0) for warm_up in WARM_UPS] + [min(1.0, DENSE_STEPS / cfg.steps)])
         steps = dense * steps + (1 - dense) * _step_seconds(trainee, some, scales) * cfg.steps
     if look is None:
         return steps
