@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # torch first and alone: on a machine without CUDA its pin gives the CPU build, and nothing later may replace it.
 TORCH := $(shell grep '^torch==' constraints.txt)
-CODE := assay tests benchmarks runs docs
+CODE := assay tests benchmarks runs docs web-ui/make.py
 # Libraries that `make bench` compares with, in an environment of their own; their pins are in benchmarks/peers.txt.
 PEERS ?= .venv-peers
 PEER_PIP := $(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet
@@ -13,7 +13,7 @@ PEER_PIP := $(PEERS)/bin/python -m pip --disable-pip-version-check install --qui
 SAEBENCH ?= .venv-saebench
 SAEBENCH_PIP := $(SAEBENCH)/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test setup check bench bench-setup bench-evals docs constraints clean
+.PHONY: help demo test setup check bench bench-setup bench-evals docs web constraints clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,6 +77,9 @@ $(SAEBENCH)/.done: benchmarks/peers-saebench.txt constraints.txt
 
 docs: $(VENV)/.test  ## regenerate the reference pages from docstrings
 	$(BIN)/python docs/generate.py
+
+web: $(VENV)/.test  ## build the pages of `assay serve` (needs Node 20; using them does not)
+	$(BIN)/python web-ui/make.py
 
 constraints:  ## refresh the pins (review the diff)
 	rm -rf $(VENV)-pins && $(PYTHON) -m venv $(VENV)-pins

@@ -12,7 +12,7 @@ from cyclopts import App
 from assay import provenance, registry
 from assay.cli.flags import about
 
-COMMANDS = ("demo", "list", "gather", "train", "surgery", "import", "export", "eval", "results", "corpora", "assets", "doctor")
+COMMANDS = ("demo", "list", "gather", "train", "surgery", "import", "export", "eval", "results", "serve", "corpora", "assets", "doctor")
 BUILT = ("eval",)
 """Commands whose flags depend on the words: their file has a `build(words)`."""
 HELP = """\
