@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from assay.errors import BadInput
 from assay.shapes import Float, Tensor
 
 WINDOW = 10  # batches whose mean penalty stays the same when p changes
+PIECE = 2**18  # activations whose powers are taken at once on a CPU
 SOFT = 1e-3  # f^p is (f + SOFT)^p − SOFT^p: the slope at 0 stays finite
 
 
@@ -63,22 +65,23 @@ class AnnealedPenalty(nn.Module):
         In training mode p moves on when it is due, by one step a batch at most.
         """
         tokens = len(f) if tokens is None else tokens
-        if self.training:
-            self._observe(f.detach(), fraction, tokens)
-        return self.factor.to(f.dtype) * power_sum(f, self.p(int(self.stage))) / tokens
+        stage = int(self.stage)
+        if not self.training or stage == self.steps:
+            return self.factor.to(f.dtype) * power_sum(f, self.p(stage)) / tokens
+        moves = stage < self.due(fraction)  # then this batch already pays the next penalty
+        paid, other = PowerSums.apply(f, self.p(stage + moves), self.p(stage + (not moves)))
+        now, then = (other, paid.detach()) if moves else (paid.detach(), other)
+        self._observe(now / tokens, then / tokens, moves)
+        return self.factor.to(f.dtype) * paid / tokens
 
-    @torch.no_grad()
-    def _observe(self, f: Float[Tensor, ...], fraction: float, tokens: int) -> None:
-        stage, slot = int(self.stage), int(self.seen) % WINDOW
-        if stage == self.steps:
-            return
-        for row, p in enumerate((self.p(stage), self.p(stage + 1))):
-            self.recent[row, slot] = power_sum(f, p) / tokens
+    def _observe(self, now: Float[Tensor, ""], then: Float[Tensor, ""], moves: bool) -> None:
+        """Note the penalty of a batch under this p and the next, and go on to that one."""
+        self.recent[:, int(self.seen) % WINDOW] = torch.stack([now, then])
         self.seen += 1
-        if stage < self.due(fraction):
-            now, then = self.recent.sum(1)  # unused slots are 0
-            if now > 0 and then > 0:  # else nothing fired
-                self.factor *= now / then
+        if moves:
+            before, after = self.recent.sum(1)  # unused slots are 0
+            if before > 0 and after > 0:  # else nothing fired
+                self.factor *= before / after
             self.recent.zero_()
             self.seen.zero_()
             self.stage += 1
@@ -86,7 +89,40 @@ class AnnealedPenalty(nn.Module):
 
 def power_sum(f: Float[Tensor, ...], p: float) -> Float[Tensor, ""]:
     """Σ f^p, softened at 0."""
-    return (f if p == 1.0 else ((f + SOFT).pow(p) - SOFT**p) * (f > 0)).sum()  # the mask: 0 costs exactly 0
+    return PowerSums.apply(f, p, p)[0]
+
+
+class PowerSums(torch.autograd.Function):
+    """Σ f^p and, without a gradient, Σ f^q. One logarithm serves both and the gradient too, piece by piece while it is in cache."""
+
+    @staticmethod
+    def forward(ctx: Any, f: Float[Tensor, ...], p: float, q: float) -> tuple[Tensor, Tensor]:
+        slope, sums = f.new_empty(f.shape), f.new_zeros(2, dtype=torch.float64)
+        whole = f.numel() if f.is_cuda else PIECE
+        for part, gradient in zip(f.reshape(-1).split(whole or 1), slope.view(-1).split(whole or 1)):
+            soft, live = part + SOFT, part > 0  # what is not live costs exactly 0
+            logarithm = soft.log()
+            for i, power in enumerate((p, q)):
+                if power == 1.0:
+                    sums[i] += part.sum()
+                    if i == 0:
+                        gradient.fill_(1.0)
+                elif i == 1 and p == q:
+                    sums[i] = sums[0]
+                else:
+                    raised = (logarithm * power).exp_()
+                    if i == 0:
+                        torch.div(raised, soft, out=gradient).mul_(live).mul_(power)
+                    sums[i] += raised.sub_(SOFT**power).mul_(live).sum()
+        ctx.save_for_backward(slope)
+        now, then = sums.to(f.dtype)
+        ctx.mark_non_differentiable(then)
+        return now, then
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * grads[0], None, None
 
 
 @dataclass(frozen=True, kw_only=True)
