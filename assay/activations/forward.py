@@ -12,7 +12,7 @@ from assay.activations.read_ahead import Tell, quiet
 from assay.activations.shards import as_sites, finite
 from assay.errors import BadInput, NotFinite
 from assay.models.base import Model, Site
-from assay.shapes import Float, Tensor
+from assay.shapes import Bool, Float, Tensor
 
 if TYPE_CHECKING:
     from assay.corpora.pack import Tokens
@@ -42,26 +42,28 @@ def read_rows(
     dtype: torch.dtype | None = None,
     device: Any = None,
     tell: Tell = quiet,
+    keep: Bool[np.ndarray, "rows s"] | None = None,
 ) -> list[Float[Tensor, "n d"]]:
-    """Activations of some token rows at each site, only where the mask is True, row by row in the order given.
+    """Activations of some token rows at each site, only where the mask (or `keep`, of these rows) is True, row by row in the order given.
 
     A forward pass reads as many tokens, padding included, as `batch_rows` whole rows have; rows of like length go together, so that
     little of it is padding. On the model's device and in its dtype unless told otherwise. `NotFinite` says where the first NaN or
     infinity is.
     """
-    mask = np.asarray(tokens.mask[rows])
+    text = np.asarray(tokens.mask[rows])
+    mask = text if keep is None else keep
     counts, starts = mask.sum(1), np.cumsum(mask.sum(1)) - mask.sum(1)
     device = model.device if device is None else device
     out = [torch.empty(int(counts.sum()), model.d(site), dtype=dtype or model.dtype, device=device) for site in sites]
     for some, width in passes(mask, batch_rows):
         ids = torch.from_numpy(np.asarray(tokens.tokens[rows[some]])[:, :width].astype(np.int64)).to(model.device)
-        keep = torch.from_numpy(np.ascontiguousarray(mask[some, :width])).to(model.device)
-        run = model.run(ids, read=sites, stop_after=max(sites, key=lambda s: s.depth), mask=keep)
+        real, kept = (torch.from_numpy(np.ascontiguousarray(m[some, :width])).to(model.device) for m in (text, mask))
+        run = model.run(ids, read=sites, stop_after=max(sites, key=lambda s: s.depth), mask=real)
         n = counts[some]
         place = torch.from_numpy(np.arange(n.sum()) + np.repeat(starts[some] - (np.cumsum(n) - n), n)).to(device)
         for site, into in zip(sites, out):
             x = run[site]
-            found = x[keep.to(x.device)].to(into)
+            found = x[kept.to(x.device)].to(into)
             if not finite(found):
                 raise _not_finite(found, model, tokens, rows[some], site)
             into[place] = found

@@ -24,8 +24,9 @@ class PassesSupply(Supply[Passes]):
         there, tokens, to_site = int(bench.text.mask.sum()), self.need.tokens, depth(bench.model, bench.site)
         tokens = min(tokens, there)
         ablations = 2 + self.need.special
-        kept = bench.model.d(bench.site) * FLOAT[bench.dtype] + 8 * (1 + ablations + len(bench.coders))
-        return Cost(once=tokens * (1 + ablations * (1 - to_site) + to_site), each=tokens * (1 - to_site), disk=tokens * kept)
+        kept = 2 * bench.model.d(bench.site) * FLOAT[bench.dtype] + 8 * (1 + ablations + len(bench.coders))
+        rest = 1 - to_site if bench.site.kind == "resid_post" else 1.0  # elsewhere no pass can begin at the site
+        return Cost(once=tokens * (to_site + rest * (1 + ablations)), each=tokens * rest, disk=tokens * kept)
 
     def gather(self, coders: Mapping[str, SparseCoder[Any]]) -> None:
         bench = self.bench

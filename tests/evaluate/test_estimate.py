@@ -26,13 +26,13 @@ def test_work_is_foreseen_once_and_grows_with_coders(model, text, some, store):
 
 
 def test_gathering_is_tokens_over_speed(model, text, some, store, monkeypatch):
-    """A pass stopped at the site, the clean one, two ablated and one a coder, which go on from the site."""
+    """A pass up to the site; the clean one, two ablated and one a coder go on from there."""
     monkeypatch.setattr("assay.evaluate.tokens_per_second", lambda model: 100.0)
     said: list[Estimate] = []
     one = core()
     evaluate(some, [one], model=model, site=SITE, text=text, store=store, foresee=said.append)
     tokens, to_site = min(one.config.tokens, int(text.mask.sum())), 2 / 3
-    wanted = tokens * (to_site + 1 + 2 * (1 - to_site) + len(some) * (1 - to_site)) / 100
+    wanted = tokens * (to_site + (1 + 2 + len(some)) * (1 - to_site)) / 100
     assert said[0].gathering == {"passes": pytest.approx(wanted)}
 
 

@@ -23,13 +23,15 @@ def test_passes_are_shared_and_kept(model, text, some, store):
     first = Counted(model)
     evaluate(some, [core()], model=first, site=SITE, text=text, store=store)
     assert (first.stopped, first.full) == (chunks, chunks * (3 + len(some)))
+    assert first.blocks == chunks * (2 + (3 + len(some)) * 1)  # two blocks up to the site, once; one behind it, for every pass
     again = Counted(model)
     evaluate(some, [core()], model=again, site=SITE, text=text, store=store)
     assert (again.stopped, again.full) == (0, 0)
     more = Counted(model)
     new = coders.new("pca", d_in=WIDTH, d_sae=8, k=4)
     evaluate(some | {"pca": new}, [core()], model=more, site=SITE, text=text, store=store)
-    assert (more.stopped, more.full) == (0, chunks * 2)  # a clean pass and its own
+    assert (more.stopped, more.full) == (0, chunks * 2)  # the clean logits and its own
+    assert more.blocks == chunks  # its own alone: the clean pass goes on behind the last block
 
 
 @pytest.mark.parametrize("die_at", [0, 2, 3, 8, 14, 20])

@@ -69,8 +69,8 @@ def test_losses_by_naive_loops(model, text, some, store):
 def test_small_pieces_give_the_same(model, text, some, store, tmp_path, monkeypatch):
     """Splitting vocabulary and batches for memory changes rounding at most."""
     (whole,) = evaluate({"topk": some["topk"]}, [core()], model=model, site=SITE, text=text, store=store)
-    monkeypatch.setattr(passes, "SOFTMAX_ENTRIES", 61 * 3)
-    monkeypatch.setattr(passes, "LOGITS_BYTES", 16 * 61 * 4 * 2)
+    monkeypatch.setattr(passes.reference, "SOFTMAX_ENTRIES", 61 * 3)
+    monkeypatch.setattr(passes.text, "LOGITS_BYTES", 16 * 61 * 4 * 2)
     (parts,) = evaluate({"topk": some["topk"]}, [core()], model=model, site=SITE, text=text, store=type(store)(tmp_path / "b"))
     for a, b in zip(whole.scores, parts.scores, strict=True):
         assert a.value == pytest.approx(b.value, rel=1e-4, abs=1e-6), a.spec
@@ -138,8 +138,8 @@ def test_rows_that_hold_nothing_but_the_constant_are_run_once(model, text, some,
     for rows in (Tokens.from_arrays(bare), Tokens.from_arrays(mixed, mask)):
         (short,) = evaluate({"topk": some["topk"]}, [core()], model=model, site=SITE, text=rows, store=store, again="always")
         with monkeypatch.context() as patch:
-            patch.setattr(passes.Text, "_logits", lambda self, view, *given: passes._run(view, *given))
-            patch.setattr(passes, "VERSION", passes.VERSION + 1)  # nothing of the passes above is taken
+            patch.setattr(passes.Text, "_logits", lambda self, view, *given: passes.text._run(view, *given))
+            patch.setattr(passes.text, "VERSION", passes.VERSION + 1)  # nothing of the passes above is taken
             (long,) = evaluate({"topk": some["topk"]}, [core()], model=model, site=SITE, text=rows, store=store, again="always")
         for a, b in zip(short.scores, long.scores, strict=True):
             assert a.value == pytest.approx(b.value, rel=1e-5, abs=1e-6), a.spec

@@ -70,19 +70,22 @@ def scored(records) -> list:
 
 
 class Counted:
-    """A model that counts full passes, and may die at one."""
+    """A model that counts passes and the blocks they run, and may die at one."""
 
     def __init__(self, model, die_at=None):
-        self._model, self._die_at, self.full, self.stopped = model, die_at, 0, 0
+        self._model, self._die_at, self.full, self.stopped, self.blocks = model, die_at, 0, 0, 0
 
     def __getattr__(self, name):
         return getattr(self._model, name)
 
-    def run(self, tokens, read=(), edit=None, *, stop_after=None, **others):
+    def run(self, tokens, read=(), edit=None, *, stop_after=None, start=None, **others):
+        last = self.n_layers - 1 if stop_after is None else stop_after.layer
+        if tokens.shape[1] > 1:  # one token asks for the vocabulary's size
+            self.blocks += last - (-1 if start is None else start[0].layer)
         if stop_after is None and tokens.shape[1] > 1:
             self.full += 1
         elif stop_after is not None:
             self.stopped += 1
         if self._die_at is not None and self.full + self.stopped > self._die_at:
             raise KeyboardInterrupt
-        return self._model.run(tokens, read, edit, stop_after=stop_after, **others)
+        return self._model.run(tokens, read, edit, stop_after=stop_after, start=start, **others)

@@ -2,13 +2,12 @@
 
 Text is read in chunks of a few rows, in one fixed random order; each kind of pass keeps each chunk's result in a file of its own:
 STORE/passes/<key>/00000.safetensors, key = hash of (model, site, text, what stands at the site). So a killed run goes on where it
-was, a coder added later costs its own passes and a clean one, and no number depends on which other coders are measured along.
+was, a coder added later costs its own passes and the clean one's logits, and no number depends on which other coders are measured
+along. No block of the model before the site runs twice: what was read there is where all other passes begin.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from assay import codec
 from assay.activations.forward import read_rows
-from assay.errors import BadInput, DamagedFile
+from assay.errors import BadInput
 from assay.models.base import Model, Site
+from assay.passes.files import chunk_name, load, save
+from assay.passes.reference import Reference
 from assay.progress import Progress, silent
 from assay.shapes import Bool, Float, Int, Tensor
 from assay.splice import ablate
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 16
 PIECE = 1024  # vectors handed out at once
 LOGITS_BYTES = 2**28  # of one forward pass
-SOFTMAX_ENTRIES = 2**22  # fp32 log-probabilities held at once
-_MEND = "Delete {} and run the same command again."
-VERSION = 3  # counts the meaning of the stored numbers
+VERSION = 4  # counts the meaning of the stored numbers
+READ = {"pass": "read"}
+BEHIND = {"pass": "clean, behind the last block"}
 CLEAN = {"pass": "clean"}
 ZERO = {"pass": "zero-ablated"}
 ZERO_EVERYWHERE = {"pass": "zero-ablated, special positions too"}
@@ -103,24 +102,46 @@ class Text:
 
     def read(self) -> None:
         """Run the model up to the site over every chunk that has not been read yet."""
-        folder = self._folder({"pass": "read"})
-        missing = [i for i in range(len(self.rows)) if not (folder / _name(i)).exists()]
+        folder = self._folder(READ)
+        missing = [i for i in range(len(self.rows)) if not (folder / chunk_name(i)).exists()]
         need = sum(self._size(i) for i in missing)
         require_space(
             self.store.root, need * self.model.d(self.site) * 4, f"Keeping the activations of {need:,} held-out tokens"
         )
         done = sum(self._size(i) for i in range(len(self.rows))) - need
         for i in missing:
-            x = read_rows(self.model, self.text, self.rows[i], [self.site], batch_rows=CHUNK_ROWS, device="cpu")[0]
-            _save(folder / _name(i), {"x": x})
-            done += len(x)
+            mask, reached = self._reached(i)
+            x = read_rows(
+                self.model, self.text, self.rows[i], [self.site], batch_rows=CHUNK_ROWS, device="cpu", keep=reached
+            )[0]  # fmt: skip
+            real = torch.from_numpy(mask[reached])
+            save(folder / chunk_name(i), {"x": x[real], "special": x[~real]})
+            done += int(real.sum())
             self.progress(done, done + need, "tokens read")
+
+    def _reached(self, i: int) -> tuple[Bool[np.ndarray, "b s"], Bool[np.ndarray, "b s"]]:
+        """(mask of a chunk, what must be read there): special tokens too, where passes can begin with what was read at the site."""
+        mask = np.asarray(self.text.mask[self.rows[i]])
+        if self.site.kind != "resid_post":
+            return mask, mask
+        return mask, np.logical_or.accumulate(mask[:, ::-1], axis=1)[:, ::-1]  # nothing depends on what follows the last token
+
+    def _stream(self, i: int) -> Float[Tensor, "b s d"] | None:
+        """The residual stream of a chunk's rows as it was read at the site; None where passes cannot begin there."""
+        if self.site.kind != "resid_post":
+            return None
+        found = load(self._folder(READ) / chunk_name(i))
+        mask, reached = self._reached(i)
+        whole = found["x"].new_zeros(*mask.shape, found["x"].shape[-1])
+        whole[torch.from_numpy(mask)] = found["x"]
+        whole[torch.from_numpy(reached & ~mask)] = found["special"]
+        return whole.to(self.model.device)
 
     def vectors(self) -> Iterator[tuple[Float[Tensor, "n d"], np.ndarray]]:
         """(activations in fp32, place of their document in `documents`) of all real tokens."""
-        folder = self._folder({"pass": "read"})
+        folder = self._folder(READ)
         for i, rows in enumerate(self.rows):
-            x = _load(folder / _name(i))["x"]
+            x = load(folder / chunk_name(i))["x"]
             document = np.searchsorted(self.documents, np.asarray(self.text.document[rows])[np.asarray(self.text.mask[rows])])
             for start in range(0, len(x), PIECE):
                 yield x[start : start + PIECE].float(), document[start : start + PIECE]
@@ -145,7 +166,7 @@ class Text:
         for folder, (what, _) in zip(views, asked, strict=True):
             if not (folder / "what.json").exists():
                 write_atomic(folder / "what.json", codec.to_json(self._about(what)))
-        jobs = [(i, [f for f in views if not (f / _name(i)).exists()]) for i in range(len(self.rows))]
+        jobs = [(i, [f for f in views if not (f / chunk_name(i)).exists()]) for i in range(len(self.rows))]
         total = sum(len(missing) * self._size(i) for i, missing in jobs)
         done = 0
         for i, missing in jobs:
@@ -156,7 +177,7 @@ class Text:
     def losses(self, what: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """(cross-entropy, KL from clean) of each predicted token under one kind of pass: CLEAN, ZERO, `mean_ablated` …"""
         folder = self._folder(what)
-        chunks = [_load(folder / _name(i)) for i in range(len(self.rows))]
+        chunks = [load(folder / chunk_name(i)) for i in range(len(self.rows))]
         return torch.cat([c["ce"] for c in chunks]).numpy(), torch.cat([c["kl"] for c in chunks]).numpy()
 
     @property
@@ -178,20 +199,39 @@ class Text:
     def _chunk(self, i: int, views: Mapping[Path, Model]) -> Iterator[int]:
         """Make and save the files of one chunk; yields the tokens of each pass as it is done."""
         found: dict[Path, list[tuple[Tensor, Tensor]]] = {folder: [] for folder in views}
-        for rows in np.split(self.rows[i], range(self.batch_rows, len(self.rows[i]), self.batch_rows)):
-            tokens, mask, counted = self.batch(rows)
-            from_site = self.site.kind == "resid_post"  # then all that comes before need not be run again for each coder
-            clean = self.model.run(tokens, [self.site] if from_site else (), mask=mask)
-            start = (self.site, clean[self.site]) if from_site else None
+        stream, behind = self._stream(i), self._behind(i)
+        kept: list[Tensor] = []
+        for places in np.split(np.arange(len(self.rows[i])), range(self.batch_rows, len(self.rows[i]), self.batch_rows)):
+            tokens, mask, counted = self.batch(self.rows[i][places])
+            start = None if stream is None else (self.site, stream[places])
+            last = Site("resid_post", self.model.n_layers - 1)
+            if behind is not None:
+                clean = self.model.run(tokens, mask=mask, start=(last, behind[places]))
+            else:
+                clean = self.model.run(tokens, [last], mask=mask, start=start)
+                kept.append(clean[last][counted])
             assert clean.logits is not None
             reference = Reference(clean.logits, tokens, counted)
             for folder, view in views.items():
                 logits = None if view is self.model else self._logits(view, tokens, mask, start)
                 found[folder].append(reference.losses(logits))
                 yield int(mask.sum())
+        if kept:
+            save(self._folder(BEHIND) / chunk_name(i), {"x": torch.cat(kept).cpu()})
         for folder, parts in found.items():
             ce, kl = (torch.cat(p).cpu() for p in zip(*parts, strict=True))
-            _save(folder / _name(i), {"ce": ce, "kl": kl})
+            save(folder / chunk_name(i), {"ce": ce, "kl": kl})
+
+    def _behind(self, i: int) -> Float[Tensor, "b s d"] | None:
+        """What left the last block in an earlier clean pass over a chunk, at positions that count, so that its logits are had for
+        one product; None where there was none."""
+        path = self._folder(BEHIND) / chunk_name(i)
+        if not path.exists():
+            return None
+        x, counted = load(path)["x"], torch.from_numpy(self.counted(self.rows[i]))
+        whole = x.new_zeros(*counted.shape, x.shape[-1])
+        whole[counted] = x
+        return whole.to(self.model.device)
 
     def _logits(
         self,
@@ -254,65 +294,3 @@ def _run(
 def through(key: str) -> dict[str, Any]:
     """What the pass spliced with the coder of hash `key` is called."""
     return {"pass": "spliced", "coder": key}
-
-
-class Reference:
-    """Next-token distributions of the clean pass at each counted position, kept for all passes that are held against them."""
-
-    def __init__(self, clean: Float[Tensor, "b s v"], tokens: Int[Tensor, "b s"], counted: Bool[Tensor, "b s"]):
-        self.places = counted.nonzero().split(max(1, SOFTMAX_ENTRIES // clean.shape[-1]))
-        self.targets = [tokens[place[:, 0], place[:, 1] + 1][:, None] for place in self.places]
-        logs = [clean[place[:, 0], place[:, 1]].float().log_softmax(-1) for place in self.places]
-        self.ce = [-log.gather(1, target)[:, 0] for log, target in zip(logs, self.targets)]
-        self.negentropy = []
-        for log in logs:  # in place: from here on the clean *probabilities* are what is kept
-            chance = log.exp()
-            self.negentropy.append(torch.linalg.vecdot(chance, log))
-            log.copy_(chance)
-        self.chances = logs
-
-    def losses(self, logits: Float[Tensor, "b s v"] | None) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """(cross-entropy, KL(clean ‖ other)) at each counted position, fp32 nats, of other logits; None means the clean ones."""
-        if not self.places:
-            return torch.zeros(0), torch.zeros(0)
-        if logits is None:
-            return torch.cat(self.ce), torch.zeros_like(torch.cat(self.ce))
-        ces, kls = [], []
-        for place, target, chance, negentropy in zip(self.places, self.targets, self.chances, self.negentropy):
-            log = logits[place[:, 0], place[:, 1]].float()
-            log -= log.logsumexp(-1, keepdim=True)
-            ces.append(-log.gather(1, target)[:, 0])
-            kls.append((negentropy - torch.linalg.vecdot(chance, log)).clamp_min(0.0))  # rounding may fall below 0
-        return torch.cat(ces), torch.cat(kls)
-
-
-def _name(i: int) -> str:
-    return f"{i:05d}.safetensors"
-
-
-def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    whole = {k: v.contiguous() for k, v in tensors.items()}
-    write_atomic(path, safetensors.torch.save(whole, metadata={"sha256": _seal(whole)}))
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        data = path.read_bytes()
-        tensors = safetensors.torch.load(data)
-        said = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["sha256"]
-        if said != _seal(tensors):
-            raise DamagedFile(f"{path} does not match the sha256 it carries: it was altered. {_MEND.format(path.parent)}")
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise DamagedFile(f"{path} is truncated, altered or gone ({error}). {_MEND.format(path.parent)}") from None
-    return tensors
-
-
-def _seal(tensors: Mapping[str, Tensor]) -> str:
-    parts = [name.encode() + tensors[name].cpu().view(torch.uint8).numpy().tobytes() for name in sorted(tensors)]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
-def verify(directory: Path) -> None:
-    """Compare every file of a pass with the sha256 that it carries."""
-    for path in sorted(directory.glob("[0-9]*.safetensors")):
-        _load(path)
