@@ -180,13 +180,7 @@ def as_dataclass(name: str, rows: list[Setting], annotate: Any = None) -> type:
 
 
 CODERS = Folder("assay.coders", "architecture", also=("composed", "dictionary", "latents", "linear", "losses"))
-EVALS = Folder(
-    "assay.evals", "eval",
-    also=(
-        "absorption_letters", "erasure", "needs", "probes", "probing_features", "probing_methods", "probing_regimes",
-        "probing_reports", "probing_trials",
-    ),
-)  # fmt: skip
+EVALS = Folder("assay.evals", "eval", also=("needs",))
 CORPORA = Folder("assay.corpora", "corpus", also=("pack", "rows", "documents", "local"))
 FORMATS = Folder("assay.formats", "format", also=("building", "files", "plain", "torch_zip"))
 STUDIES = Folder("assay.studies", "study", also=())

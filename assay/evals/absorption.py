@@ -65,9 +65,9 @@ from threadpoolctl import threadpool_limits
 from assay import statistics
 from assay.coders.base import SparseCoder
 from assay.errors import BadInput
-from assay.evals.absorption_letters import FORMULAS, LETTERS, Letter, Truth, letters
 from assay.evals.base import Eval, EvalConfig, Metric, score
 from assay.evals.needs import Need, Spelling, SpellingInput
+from assay.probing.letters import FORMULAS, LETTERS, Letter, Truth, letters
 from assay.randomness import numpy_generator
 from assay.results import Score
 

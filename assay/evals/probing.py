@@ -51,9 +51,9 @@ from assay.coders.base import SparseCoder
 from assay.errors import BadInput, UnknownName
 from assay.evals.base import Eval, EvalConfig, Metric, score
 from assay.evals.needs import Labelled, LabelledInput, Need
-from assay.evals.probing_methods import NAMES
-from assay.evals.probing_regimes import REGIMES, Levels, Trial
-from assay.evals.probing_trials import Cells, Plan, Sheet
+from assay.probing.methods import NAMES
+from assay.probing.regimes import REGIMES, Levels, Trial
+from assay.probing.trials import Cells, Plan, Sheet
 from assay.randomness import numpy_generator
 from assay.results import Score
 from assay.splice import home

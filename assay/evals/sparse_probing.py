@@ -20,7 +20,7 @@ from assay.coders.base import SparseCoder
 from assay.errors import BadInput
 from assay.evals.base import Eval, EvalConfig, Metric, score
 from assay.evals.needs import Labelled, LabelledInput, Need
-from assay.evals.probes import margins_of, measures, rotated, standardised
+from assay.probing.probes import margins_of, measures, rotated, standardised
 from assay.randomness import numpy_generator
 from assay.results import Score
 from assay.splice import home

@@ -41,10 +41,10 @@ from threadpoolctl import threadpool_limits
 
 from assay.coders.base import SparseCoder
 from assay.errors import BadInput
-from assay.evals import erasure
 from assay.evals.base import Eval, EvalConfig, Metric
-from assay.evals.erasure import Erased, Figures, Probe, Recipe
 from assay.evals.needs import Labelled, LabelledInput, Need
+from assay.probing import erasure
+from assay.probing.erasure import Erased, Figures, Probe, Recipe
 from assay.randomness import numpy_generator
 from assay.results import Score
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from assay import coders
-from assay.evals import erasure
-from assay.evals.erasure import Erased, Probe
 from assay.evals.needs import LabelledInput
+from assay.probing import erasure
+from assay.probing.erasure import Erased, Probe
 from tests.equivalence.freeze_erasure import LATENTS, NS, TEXTS, TOKENS, WIDTH, setting
 
 FROZEN = json.loads((Path(__file__).parent / "frozen_erasure.json").read_text(encoding="utf-8"))

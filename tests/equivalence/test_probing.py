@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from scipy import sparse
 
-from assay.evals.probing_methods import auc, fit, logistic, strongest
-from assay.evals.probing_regimes import Levels, original
+from assay.probing.methods import auc, fit, logistic, strongest
+from assay.probing.regimes import Levels, original
 from tests.equivalence.freeze_probing import RATES, RATIOS, SEED, SIZES, matrix
 
 FROZEN = json.loads((Path(__file__).parent / "frozen_probing.json").read_text(encoding="utf-8"))
@@ -26,7 +26,7 @@ def test_rows_and_labels(trial):
 
 
 def test_rows_of_the_shift(monkeypatch):
-    monkeypatch.setattr("assay.evals.probing_regimes.PUBLISHED_SHIFT", 300)
+    monkeypatch.setattr("assay.probing.regimes.PUBLISHED_SHIFT", 300)
     assert original(["shift"], Y == 1, Levels([2], [0.5], [0]), SEED)[0].train.tolist() == FROZEN["shift "]["train"]
 
 

@@ -16,12 +16,13 @@ import torch
 
 from assay import coders
 from assay.coders.base import SparseCoder
-from assay.evals import erasure, probes, scr, tpp
-from assay.evals.absorption_letters import absorbed
+from assay.evals import scr, tpp
 from assay.evals.core import Core, CoreConfig
 from assay.evals.needs import LabelledInput, Losses, PassesInput
 from assay.evals.sparse_probing import Task, strongest
 from assay.passes import Reference
+from assay.probing import erasure, probes
+from assay.probing.letters import absorbed
 from assay.shapes import Tensor
 
 CASES = json.loads(Path(__file__).with_name("saebench.json").read_text(encoding="utf-8"))

@@ -16,7 +16,8 @@ from assay.coders.latents import Latents as Codes
 from assay.coders.permuted_decoder import PermutedDecoder
 from assay.errors import BadInput
 from assay.evals.absorption import PRESETS, Absorption, AbsorptionConfig
-from assay.evals.absorption_letters import (
+from assay.evals.needs import SpellingInput
+from assay.probing.letters import (
     FORMULAS,
     LETTERS,
     Latents,
@@ -29,7 +30,6 @@ from assay.evals.absorption_letters import (
     nonnegative,
     one_vs_rest,
 )
-from assay.evals.needs import SpellingInput
 from assay.randomness import numpy_generator
 from assay.train import TrainConfig, train
 

@@ -8,9 +8,9 @@ import torch
 
 from assay import coders
 from assay.errors import BadInput, UnknownName
-from assay.evals import probing_trials
 from assay.evals.needs import LabelledInput
 from assay.evals.probing import Probing, ProbingConfig
+from assay.probing import trials
 
 D, LENGTH = 12, 4
 CONCEPT, SPURIOUS, MOVING = 5, 7, 2
@@ -228,13 +228,13 @@ def test_deterministic_and_baselines_once_for_all_coders(monkeypatch):
     data = make_data(n=160)
     few = {"regimes": "standard,noise,tokens", "methods": "logreg", "strengths": 3}
     one = make(data, **few)
-    fits, real = [], probing_trials.fit
+    fits, real = [], trials.fit
 
     def counted(method, x, *rest):
         fits.append(isinstance(x, np.ndarray))
         return real(method, x, *rest)
 
-    monkeypatch.setattr(probing_trials, "fit", counted)
+    monkeypatch.setattr(trials, "fit", counted)
     first = run(one, dictionary(), data)
     dense = sum(fits)
     assert dense > 0

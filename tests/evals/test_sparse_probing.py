@@ -9,7 +9,6 @@ import torch
 from assay import coders
 from assay.errors import BadInput
 from assay.evals.needs import LabelledInput
-from assay.evals.probes import margins_of
 from assay.evals.sparse_probing import (
     SparseProbing,
     SparseProbingConfig,
@@ -19,6 +18,7 @@ from assay.evals.sparse_probing import (
     standardised,
     strongest,
 )
+from assay.probing.probes import margins_of
 from assay.randomness import numpy_generator
 
 D, N, LENGTH = 8, 240, 5

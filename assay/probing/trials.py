@@ -13,12 +13,12 @@ from threadpoolctl import threadpool_limits
 
 from assay import statistics
 from assay.errors import BadInput
-from assay.evals import probing_methods, probing_reports
 from assay.evals.needs import LabelledInput
-from assay.evals.probes import measures
-from assay.evals.probing_features import Encode, Ragged, last_latents, pooled_latents
-from assay.evals.probing_methods import PLAIN, Fit, Method, auc, fit, logistic, out_of_fold, outer_folds, strongest
-from assay.evals.probing_regimes import Levels, Trial, grouped, original
+from assay.probing import methods, reports
+from assay.probing.features import Encode, Ragged, last_latents, pooled_latents
+from assay.probing.methods import PLAIN, Fit, Method, auc, fit, logistic, out_of_fold, outer_folds, strongest
+from assay.probing.probes import measures
+from assay.probing.regimes import Levels, Trial, grouped, original
 from assay.randomness import numpy_generator
 
 LOOK = 0.25
@@ -50,7 +50,7 @@ class Plan:
 
     def latents(self, k: int) -> Method:
         """The one on k latents."""
-        return probing_methods.latents(k, self.strengths, self.penalty)
+        return methods.latents(k, self.strengths, self.penalty)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Sheet:
         pooled = {"logreg": self.data.last, "logreg-mean": self.data.pooled}
         found = {n: self.outcome(trial, plain, x[trial.train], x[trial.test], weights) for n, x in pooled.items()}
         tokens = Ragged(self.data.vectors(), len(self.truth))
-        one = probing_methods.attention(tokens, trial.train, trial.y, trial.test, self.plan.seed, self.data.name)
+        one = methods.attention(tokens, trial.train, trial.y, trial.test, self.plan.seed, self.data.name)
         return found | {"attention": Outcome(one, measures(one.margin, truth, weights), None, None)}
 
     def _tuned(self, trial: Trial, x: np.ndarray, other: np.ndarray, weights: np.ndarray) -> Outcome:
@@ -172,7 +172,7 @@ class Sheet:
                     x, test = z[trial.train], (shifted if trial.regime == "shift" else z)[trial.test]
                     ours = {f"latents-{k}": self.outcome(trial, self.plan.latents(k), x, test, weights) for k in self.plan.ks}
                     if trial.regime in ("standard", "shift"):
-                        first = probing_reports.alone(
+                        first = reports.alone(
                             x, trial.y, test, self.truth_of(trial), names, self.data.classes, self.plan.report
                         )
                         details[f"{trial.regime}_latents"] = first
@@ -199,7 +199,7 @@ class Sheet:
         top = strongest(x, trial.y, k)
         here, look, test = (m[:, top].toarray() for m in (x, shifted[self.look], shifted[trial.test]))
         option, truth = whole.fit.option, self.shifted.labels[self.look] == 1
-        keep = probing_reports.pruned(plain, here, trial.y, look, truth, option, trial.seed)
+        keep = reports.pruned(plain, here, trial.y, look, truth, option, trial.seed)
         margin = plain.margins(here[:, keep], trial.y, test[:, keep], [option], trial.seed)[0]
         kept = names[top[keep]]
         details["pruned"] = {"kept": kept.tolist(), "removed": np.setdiff1d(names[top], kept).tolist()}
@@ -213,9 +213,7 @@ class Sheet:
             return {}
         documents = np.arange(len(self.truth)) if self.data.documents is None else np.asarray(self.data.documents)
         margins = (np.concatenate([o.doubt, o.fit.margin]) for o in (best, logreg) if o.doubt is not None)
-        report = probing_reports.doubtful(
-            trial, self.truth, *margins, classes=self.data.classes, rows=documents, most=self.plan.report
-        )
+        report = reports.doubtful(trial, self.truth, *margins, classes=self.data.classes, rows=documents, most=self.plan.report)
         return {"doubtful": report}
 
     def _cells(self, trial: Trial, plain: Mapping[str, Outcome], ours: Mapping[str, Outcome]) -> Cells:
@@ -235,7 +233,7 @@ class Sheet:
             weights = drawn(trial.flipped, *rng)
             for name, outcome in both.items():
                 if outcome.doubt is not None:
-                    found["flips", name] = probing_reports.flips_found(trial, outcome.doubt, weights)
+                    found["flips", name] = reports.flips_found(trial, outcome.doubt, weights)
         return found
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from assay.evals.probes import measures
-from assay.evals.probing_methods import Method, auc, strongest
-from assay.evals.probing_regimes import Trial
+from assay.probing.methods import Method, auc, strongest
+from assay.probing.probes import measures
+from assay.probing.regimes import Trial
 
 
 def doubtful(

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from assay.evals.probes import NARROW, newton, rotated
-from assay.evals.probing_features import Ragged
+from assay.probing.features import Ragged
+from assay.probing.probes import NARROW, newton, rotated
 from assay.randomness import generator, numpy_generator, seed_of
 from assay.shapes import Tensor
 

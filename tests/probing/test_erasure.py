@@ -11,8 +11,8 @@ import torch
 from assay import coders
 from assay.coders.identity import Identity, IdentityConfig
 from assay.errors import BadInput
-from assay.evals import erasure
-from assay.evals.erasure import Erased, Figures, Probe, Recipe
+from assay.probing import erasure
+from assay.probing.erasure import Erased, Figures, Probe, Recipe
 from assay.randomness import generator, numpy_generator
 from tests.evals.planted_texts import D, build, texts
 

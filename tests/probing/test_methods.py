@@ -10,12 +10,12 @@ from scipy import sparse
 
 from assay.coders.latents import Latents
 from assay.errors import BadInput
-from assay.evals import probing_methods as methods
 from assay.evals.needs import LabelledInput
-from assay.evals.probing_features import Ragged, last_latents, nonzeros, pooled_latents
-from assay.evals.probing_methods import auc, fit, inner_folds, logistic, out_of_fold, outer_folds
-from assay.evals.probing_regimes import Levels, grouped, original
-from assay.evals.probing_reports import alone, pruned
+from assay.probing import methods
+from assay.probing.features import Ragged, last_latents, nonzeros, pooled_latents
+from assay.probing.methods import auc, fit, inner_folds, logistic, out_of_fold, outer_folds
+from assay.probing.regimes import Levels, grouped, original
+from assay.probing.reports import alone, pruned
 
 
 def two_classes(n: int, d: int = 6, seed: int = 0, gap: float = 1.5):
