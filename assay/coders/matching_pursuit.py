@@ -8,7 +8,7 @@ concept do, can be told apart, which one look at x cannot; each step costs as mu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,10 @@ class MatchingPursuitConfig(CoderConfig):
     """Steps, and so latents kept per token at most."""
     tolerance: float = 0.0001
     """A token stops early once the best latent's share is below this part of its length (measured from b_dec)."""
+    residual: float = 0.0
+    """A token stops early once what is left of it is shorter than this; 0 turns it off. In units of the activations, as in SAELens."""
+    repeats: bool = True
+    """Whether steps go on after one that chose a latent again. SAELens stops there, unless told otherwise."""
     aux_weight: float = 0.03125
     """Weight of the auxiliary loss, in which dead latents alone pursue what the others missed; 0 turns it off."""
     k_aux: int = 4
@@ -47,6 +51,8 @@ class MatchingPursuit(SparseCoder[MatchingPursuitConfig]):
             raise BadInput(
                 f"k and k_aux must be ≥ 1 and tolerance in [0, 1); got {config.k}, {config.k_aux} and {config.tolerance}."
             )
+        if not 0 <= config.residual < float("inf"):
+            raise BadInput(f"residual must be 0 or more, got {config.residual}.")
         random = generator("coder", type(self).__name__, seed)
         self.W_dec = nn.Parameter(unit_rows(torch.randn(self.d_sae, self.d_in, generator=random)))
         self.b_dec = nn.Parameter(torch.zeros(self.d_in))
@@ -58,8 +64,8 @@ class MatchingPursuit(SparseCoder[MatchingPursuitConfig]):
 
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Code:
         self.check_width(x)
-        flat = (x - self.b_dec).reshape(-1, self.d_in)
-        values, chosen = pursue(flat, self.W_dec, self.config.k, self.config.tolerance)
+        flat, cfg = (x - self.b_dec).reshape(-1, self.d_in), self.config
+        values, chosen = pursue(flat, self.W_dec, cfg.k, cfg.tolerance, residual=cfg.residual, repeats=cfg.repeats)
         return Code(merged(values, chosen, (*x.shape[:-1], self.d_sae)), self.b_dec)
 
     def loss(self, batch: Batch, code: Code, step: Step) -> Mapping[str, Tensor]:
@@ -97,30 +103,46 @@ class MatchingPursuit(SparseCoder[MatchingPursuitConfig]):
     @torch.no_grad()
     def rescale(self, x_scale: float, y_scale: float) -> None:
         self.b_dec.div_(x_scale)
+        self.config = replace(self.config, residual=self.config.residual / x_scale)
 
 
 def pursue(
-    x: Float[Tensor, "n d"], rows: Float[Tensor, "m d"], k: int, tolerance: float
+    x: Float[Tensor, "n d"],
+    rows: Float[Tensor, "m d"],
+    k: int,
+    tolerance: float,
+    *,
+    residual: float = 0.0,
+    repeats: bool = True,
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
     """Matching pursuit of `x` in unit `rows`: what each of k steps adds (0 once a token has stopped), and to which row.
 
     Exact gradients flow to x and rows through all later residuals, the choices held fixed. Memory for them does not grow with
     k · d: the way back recovers each residual from the next.
     """
-    return _Pursue.apply(x, rows, k, tolerance)  # type: ignore[no-any-return]
+    return _Pursue.apply(x, rows, k, tolerance, residual, repeats)  # type: ignore[no-any-return]
 
 
 class _Pursue(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, k: int, tolerance: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, rows: Tensor, k: int, tolerance: float, enough: float, repeats: bool
+    ) -> tuple[Tensor, Tensor]:
         least, residual = tolerance * x.norm(dim=1), x.clone()
+        done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         values, chosen = x.new_zeros(k, len(x)), torch.zeros(k, len(x), dtype=torch.int64, device=x.device)
         for t in range(k):
             best, chosen[t] = (residual @ rows.T).max(dim=1)
-            values[t] = torch.where(best > least, best, 0.0)  # a token that stops keeps its residual, so it stops for good
+            values[t] = torch.where(
+                ~done & (best > least), best, 0.0
+            )  # a token that stops keeps its residual, so it stops for good
             if not bool(values[t].any()):
                 break
             residual.addcmul_(values[t, :, None], rows[chosen[t]], value=-1)
+            if enough:
+                done |= residual.norm(dim=1) < enough
+            if not repeats:
+                done |= (chosen[:t] == chosen[t]).any(0)
         ctx.save_for_backward(residual, rows, values, chosen)
         ctx.mark_non_differentiable(chosen)
         return values.T, chosen.T
@@ -137,7 +159,7 @@ class _Pursue(torch.autograd.Function):
             total = (d_values[t, :, None] - (d_residual * row).sum(1, keepdim=True)) * (value > 0)
             d_rows.index_add_(0, chosen[t], total * residual - value * d_residual)
             d_residual.addcmul_(total, row)
-        return d_residual, d_rows, None, None
+        return d_residual, d_rows, None, None, None, None
 
 
 def merged(values: Float[Tensor, "n k"], chosen: Int[Tensor, "n k"], shape: tuple[int, ...]) -> Latents:

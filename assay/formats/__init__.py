@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from assay.formats.base import Dialect
 
 NATIVE = "native"
+Scale = float | Sequence[float] | None
 
 
 def dialects() -> list[str]:
@@ -56,7 +57,7 @@ def detect(path: Path) -> str:
 
 
 def read(
-    path: Path, name: str | None = None, *, scale: float | None = None, k: int | None = None
+    path: Path, name: str | None = None, *, scale: Scale = None, k: int | None = None, layer: int | None = None
 ) -> tuple[SparseCoder[Any], dict[str, Any]]:
     """The coder in files of any dialect, and what they say: model, site, and under `imported` where it is from."""
     from assay.formats import building, native
@@ -67,7 +68,7 @@ def read(
     if name == NATIVE:
         has = (path / "manifest.json").exists()
         return native.read(path), read_manifest(path)["about"] if has else native.describe(path)["about"]
-    found = dialect(name).read(path, Hints(scale=scale, k=k))
+    found = dialect(name).read(path, Hints(scale=scale, k=k, layer=layer))
     origin = {
         "format": name, "path": str(path), "files": {file.name: file_hash(file) for file in found.files}, "version": found.version,
         "dtype": str(found.dtype).removeprefix("torch."), "notes": list(found.notes),
@@ -75,17 +76,20 @@ def read(
     plain = found.plain
     if scale is not None:
         origin["scale"] = scale
-        plain = plain.with_scale(scale)
+        plain = plain if found.scaled else plain.with_scale(scale)
     return building.coder(plain), {**found.about, "imported": origin}
 
 
-def load(path: str | Path, dialect: str | None = None, *, scale: float | None = None, k: int | None = None) -> SparseCoder[Any]:
+def load(
+    path: str | Path, dialect: str | None = None, *, scale: Scale = None, k: int | None = None, layer: int | None = None
+) -> SparseCoder[Any]:
     """The coder in files of any dialect, found out from the files unless it is said.
 
-    `scale`: what activations were multiplied by in training, where the files say that they were but not by what. `k`: latents kept a
-    token, where neither the files nor their path say it.
+    `scale`: what activations were multiplied by in training, where the files say that they were but not by what; of a crosscoder one
+    number, or one a site. `k`: latents kept a token, where neither the files nor their path say it. `layer`: which one, where a file
+    holds several.
     """
-    return read(Path(path), dialect, scale=scale, k=k)[0]
+    return read(Path(path), dialect, scale=scale, k=k, layer=layer)[0]
 
 
 def write(
@@ -110,4 +114,13 @@ def write(
             f"{name} is read, but not written. Written: {', '.join(n for n in dialects() if hasattr(dialect(n), 'write'))}."
         )
     kept = getattr(torch, (about.get("imported") or {}).get("dtype", "float32"), torch.float32)
-    return module.write(building.plain(coder), directory, about, dtype or kept)
+    plain, takes = building.plain(coder), getattr(module, "TAKES", ())
+    if plain.widths and "sites" not in takes:
+        raise BadInput(
+            f"{name} has no crosscoders. Export to crosscoder or llamascopium, or each site's coder: Crosscoder.site."
+        )
+    if plain.gate == "matching_pursuit" and "pursuit" not in takes:
+        raise BadInput(f"{name} has no matching pursuit. Export to saelens.")
+    if plain.weighed and "weighed" not in takes:
+        plain = plain.unweighed()
+    return module.write(plain, directory, about, dtype or kept)

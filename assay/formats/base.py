@@ -3,6 +3,7 @@
     detect(path) -> bool                          whether the directory or file is of this layout, by names and a look inside
     read(path, hints) -> Found                    its numbers, and what it says of model, site and text
     write(plain, directory, about, dtype) -> list[str]      files of this layout; what got lost. Where it is missing, the dialect is only read
+    TAKES = ("weighed", "sites", "pursuit")       what not every `write` is given: decoder rows that weigh a choice, crosscoders, matching pursuits
 
 Adding one: a file in assay/formats with the first two, or all three.
 """
@@ -10,7 +11,7 @@ Adding one: a file in assay/formats with the first two, or all three.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,11 @@ HUB = (
     (r"(Mistral-.+)", r"mistralai/\1"),
 )
 """Short names of models, as TransformerLens has them, and their hub ids."""
+NO_THRESHOLD = (
+    "its file holds no threshold, for its library chooses among a whole batch: all positive pre-activations fire. "
+    "`assay surgery recalibrate --l0 {}` finds one"
+)
+"""A note of BatchTopK coders, with their k."""
 HOOKS = {"attn_z": "attn.hook_z", "mlp_in": "mlp.hook_in"}
 """TransformerLens' names of sites that are not hook_KIND."""
 
@@ -40,10 +46,13 @@ HOOKS = {"attn_z": "attn.hook_z", "mlp_in": "mlp.hook_in"}
 class Hints:
     """What a file may leave open and a person can say."""
 
-    scale: float | None = None
-    """Activations times this are what the weights read, where the file says that they were scaled but not by what."""
+    scale: float | Sequence[float] | None = None
+    """Activations times this are what the weights read, where the file says that they were scaled but not by what. A crosscoder may have
+    one number a site."""
     k: int | None = None
     """Latents kept a token, where neither file nor path says it."""
+    layer: int | None = None
+    """Which of the layers that lie in one file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +60,8 @@ class Found:
     """What a dialect's files say."""
 
     plain: Plain
+    scaled: bool = False
+    """The scale that a person said is in it already; otherwise whoever called multiplies."""
     files: tuple[Path, ...]
     """All files that were read."""
     dtype: torch.dtype
@@ -97,6 +108,14 @@ def hook_of(site: str) -> str:
     """TransformerLens' name of a site."""
     parsed = Site.parse(site)
     return f"blocks.{parsed.layer}.{HOOKS.get(parsed.kind, f'hook_{parsed.kind}')}"
+
+
+def slice_note(layer: int, layers: int) -> str:
+    """What one layer of a cross-layer transcoder is."""
+    return (
+        f"layer {layer} of a cross-layer transcoder of {layers}: what its latents write to layers {layer} to {layers - 1}, side by side, and the "
+        f"bias of layer {layer}. Only with what earlier layers write there is it a prediction"
+    )
 
 
 def facts(

@@ -12,10 +12,12 @@ from assay import coders, registry
 from assay.coders.base import SparseCoder
 from assay.coders.batch_topk import BatchTopK
 from assay.coders.composed import Composed
+from assay.coders.crosscoder import Crosscoder
 from assay.coders.frozen_decoder import FrozenDecoder
 from assay.coders.gated import Gated
 from assay.coders.jumprelu import JumpReLU
 from assay.coders.linear import LinearCoder
+from assay.coders.matching_pursuit import MatchingPursuit
 from assay.coders.matryoshka import Matryoshka, prefix_lengths
 from assay.coders.normalised import Normalised
 from assay.coders.p_anneal import PAnneal
@@ -37,12 +39,14 @@ GATES: dict[type, Gate] = {
 @torch.no_grad()
 def coder(plain: Plain, *, seed: int = 0) -> SparseCoder[Any]:
     """The coder that these numbers are, in eval mode."""
-    settings = _settings(plain)
     widths = {"d_in": plain.d_in, "d_sae": plain.d_sae, "d_out": plain.d_out if plain.d_out != plain.d_in else None}
     around = _around(plain)
+    if plain.gate == "matching_pursuit":
+        return _pursuit(plain, widths, seed)
+    settings = _settings(plain)
     if around:
         said = ",".join(f"{name}={value}" for name, value in settings.items())
-        more = {"norm": plain.norm} if around == "normalised" else {}
+        more = {"normalised": {"norm": plain.norm}, "crosscoder": {"widths": plain.widths}}.get(around, {})
         made = coders.new(around, seed=seed, **widths, of=plain.gate, settings=said, **more)
         assert isinstance(made, Composed)
         inner = made.inner
@@ -56,12 +60,27 @@ def coder(plain: Plain, *, seed: int = 0) -> SparseCoder[Any]:
     return made.eval()
 
 
+def _pursuit(plain: Plain, widths: dict[str, Any], seed: int) -> MatchingPursuit:
+    settings = {name: getattr(plain, name) for name in ("k", "tolerance", "residual", "repeats")}
+    made = coders.new("matching_pursuit", seed=seed, **widths, **settings)
+    made.W_dec.copy_(plain.W_dec)
+    assert isinstance(made, MatchingPursuit)
+    made.b_dec.copy_(plain.b_dec)
+    return made.eval()
+
+
 def _around(plain: Plain) -> str | None:
     """The architecture around the gate's, where there is one."""
+    special = plain.transcodes or plain.W_skip is not None or plain.gate == "matching_pursuit"
+    if (plain.norm != "none" and (special or plain.widths)) or (plain.widths and special):
+        raise BadInput(
+            "Transcoders, skip paths, matching pursuits, crosscoders and normalised vectors: two of these in one coder have no counterpart "
+            "among Assay's architectures."
+        )
     if plain.norm != "none":
-        if plain.transcodes or plain.W_skip is not None:
-            raise BadInput("A transcoder or skip path of normalised vectors has no counterpart among Assay's architectures.")
         return "normalised"
+    if plain.widths:
+        return "crosscoder"
     if plain.W_skip is not None:
         return "skip_transcoder"
     return "transcoder" if plain.transcodes or plain.d_in != plain.d_out else None
@@ -71,8 +90,9 @@ def _settings(plain: Plain) -> dict[str, Any]:
     """Settings of the gate's architecture, so far as they decide what the coder does."""
     known = {s.name for s in registry.CODERS.settings(plain.gate)}
     settings: dict[str, Any] = {"k": plain.k} if plain.k is not None and "k" in known else {}
-    chooses = plain.gate in ("topk", "batch_topk", "matryoshka")  # a free decoder would weigh the choice with lengths of rows
-    if not chooses and float((plain.W_dec.norm(dim=1) - 1).abs().max()) > UNIT:
+    chooses = plain.gate in ("topk", "batch_topk", "matryoshka")  # a free decoder weighs the choice with lengths of rows
+    free = plain.weighed if chooses else float((plain.W_dec.norm(dim=1) - 1).abs().max()) > UNIT
+    if free and not plain.widths:  # a crosscoder has a norm of its own
         settings["decoder"] = "free"
     if "centred" in known and not plain.centred:
         settings["centred"] = False
@@ -105,6 +125,15 @@ def plain(coder: SparseCoder[Any]) -> Plain:
         return plain(coder.inner)
     if isinstance(coder, Normalised):
         return replace(plain(coder.inner), norm=coder.config.norm)
+    if isinstance(coder, Crosscoder):
+        found = replace(plain(coder.inner).with_centring(False), widths=tuple(coder.widths))
+        return found.with_scale(coder.site_scale.tolist())
+    if isinstance(coder, MatchingPursuit):
+        stops = {name: getattr(coder.config, name) for name in ("k", "tolerance", "residual", "repeats")}
+        W_dec, b_enc = _bare(coder.W_dec), torch.zeros(coder.d_sae)
+        return Plain(
+            gate="matching_pursuit", W_enc=W_dec.T, b_enc=b_enc, W_dec=W_dec, b_dec=_bare(coder.b_dec), centred=True, **stops
+        )
     if isinstance(coder, Transcoder):
         found = plain(coder.inner)
         off = coder.b_in.detach().cpu()
@@ -118,8 +147,7 @@ def plain(coder: SparseCoder[Any]) -> Plain:
     gate = GATES.get(type(coder))
     if gate is None or not isinstance(coder, LinearCoder):
         raise BadInput(f"{type(coder).__name__} has no counterpart in other libraries, so it cannot be exported.")
-    if coder.free and gate in ("topk", "batch_topk", "matryoshka"):
-        coder = coder.with_unit_rows()  # what is chosen is weighed by lengths of rows: others know no such choice
+    weighed = coder.free and gate in ("topk", "batch_topk", "matryoshka")
     given: dict[str, Any] = {name: _bare(getattr(coder, name)) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
     if isinstance(coder, Gated):
         given |= {"r_mag": _bare(coder.r_mag), "b_mag": _bare(coder.b_mag)}
@@ -132,7 +160,7 @@ def plain(coder: SparseCoder[Any]) -> Plain:
     if isinstance(coder, Matryoshka):
         lengths = prefix_lengths(coder.config.fractions, coder.d_sae) if coder.config.prefixes == "fixed" else [coder.d_sae]
         given["groups"] = tuple(b - a for a, b in zip([0, *lengths], lengths))
-    return Plain(gate=gate, centred=coder.centred, **given)
+    return Plain(gate=gate, centred=coder.centred, weighed=weighed, transcodes=coder.d_in != coder.d_out, **given)
 
 
 def _bare(value: Tensor) -> Tensor:

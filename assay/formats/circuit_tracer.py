@@ -1,8 +1,8 @@
 """circuit_tracer: transcoders of circuit-tracer (safety-research), one file a layer, layer_N.safetensors, beside config.yaml.
 
 ReLU, JumpReLU and TopK, with and without a skip path; both matrices have one row a latent. config.yaml, of which single lines are read, names
-the model and both places. Of TopK it keeps also negative values among the k largest; here these are 0. Written: transcoders as wide
-at both ends. Not read: cross-layer transcoders.
+the model and both places. Of TopK it keeps also negative values among the k largest; here these are 0. Written: transcoders of ReLU and
+JumpReLU as wide at both ends, which its loader opens. Its cross-layer transcoders are circuit_tracer_clt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from assay.errors import BadInput
 from assay.formats.base import Found, Hints, facts, hook_of, said_of, site_of
-from assay.formats.files import JSON, damage, safetensors_of, taken
+from assay.formats.files import damage, lines_of, safetensors_of, taken
 from assay.formats.plain import Plain
 from assay.store import write_atomic
 
@@ -25,7 +25,6 @@ FILE = re.compile(r"layer_(\d{1,3})\.safetensors")
 CONFIG = "config.yaml"
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 THRESHOLD = "activation_function.threshold"
-LINE = re.compile(r"^(\w+): *['\"]?([^'\"#\n]{1,200}?)['\"]? *(?:#.*)?$", re.MULTILINE)
 
 
 def _file(path: Path) -> Path | None:
@@ -42,7 +41,7 @@ def read(path: Path, hints: Hints) -> Found:
     file = _file(path) or path
     config, said = file.with_name(CONFIG), {}
     if config.is_file():
-        said = _lines(config)
+        said = lines_of(config)
     tensors = safetensors_of(file)
     given: dict[str, Any] = dict(zip(NAMES, taken(tensors, file, *NAMES)))
     dtype = given["W_enc"].dtype
@@ -61,27 +60,19 @@ def read(path: Path, hints: Hints) -> Found:
             raise BadInput(f"{file}: how many latents it keeps is not said. Say k= or --k.")
         plain = Plain.of(file, centred=False, transcodes=True, **given)
     layer = FILE.fullmatch(file.name)
-    places = [_place(said.get(f"feature_{way}_hook"), layer[1] if layer else None) for way in ("input", "output")]
+    places = [placed(said.get(f"feature_{way}_hook"), layer[1] if layer else None) for way in ("input", "output")]
     about = facts(model=said.get("model_name"), reads=places[0], predicts=places[1])
     notes = () if said.get("model_name") else (f"no {CONFIG} beside it says which model it is for: say --model",)
     return Found(plain=plain, files=(file, config) if said else (file,), dtype=dtype, about=about, notes=notes)
-
-
-def _lines(path: Path) -> dict[str, str]:
-    """Names and values at the top level of a YAML file. No more of YAML is needed, nor read."""
-    with damage(path):
-        if path.stat().st_size > JSON:
-            raise ValueError("it is too long for a configuration")
-        return {name: value for name, value in LINE.findall(path.read_text(encoding="utf-8")) if value.isprintable()}
 
 
 def _whole(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"\d{1,9}", text) else None
 
 
-def _place(hook: str | None, layer: str | None) -> str | None:
+def placed(hook: str | None, layer: str | int | None) -> str | None:
     """A hook such as hook_mlp_out or mlp.hook_in, in its layer."""
-    if not hook or not layer:
+    if not hook or layer is None:
         return hook
     full = f"blocks.{layer}.{hook}"
     site = site_of(full)
@@ -92,13 +83,15 @@ def write(plain: Plain, directory: Path, about: Mapping[str, Any], dtype: torch.
     if not plain.transcodes or plain.norm != "none" or plain.d_in != plain.d_out:
         raise BadInput("circuit-tracer has transcoders alone, as wide at both ends. Export to saelens.")
     lost = [f"{plain.gate} is written as JumpReLU"] if plain.gate in ("batch_topk", "matryoshka", "gated") else []
-    plain = (plain if plain.gate in ("relu", "topk", "jumprelu") else plain.as_jumprelu()).with_centring(False)
+    if plain.gate == "topk":
+        raise BadInput(
+            "circuit-tracer's loader knows ReLU and JumpReLU alone, and this is TopK. Export to sparsify, or `assay surgery convert` it."
+        )
+    plain = (plain if plain.gate in ("relu", "jumprelu") else plain.as_jumprelu()).with_centring(False)
     tensors = plain.to(dtype)
     kept = {name: tensors[name] for name in NAMES} | {"W_enc": tensors["W_enc"].T.contiguous()}
     if plain.W_skip is not None:
         kept["W_skip"] = tensors["W_skip"].T.contiguous()
-    if plain.k is not None:
-        kept["k"] = torch.tensor(plain.k)
     if plain.threshold is not None:
         kept[THRESHOLD] = plain.thresholds
     said = said_of(about)

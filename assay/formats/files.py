@@ -27,6 +27,7 @@ ARRAYS = {
     "f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i1": torch.int8, "i2": torch.int16, "i4": torch.int32,
     "i8": torch.int64, "u1": torch.uint8, "b1": torch.bool,
 }  # fmt: skip
+LINE = re.compile(r"^(\w+): *['\"]?([^'\"#\n]{1,200}?)['\"]? *(?:#.*)?$", re.MULTILINE)
 NPY = re.compile(
     rb"\{'descr': '[<|=](\w\d)', 'fortran_order': (True|False), 'shape': \((\d{0,15}(?:, ?\d{1,15}){0,7},?)\),? *\} *\n?"
 )
@@ -64,15 +65,32 @@ def json_of(path: Path) -> dict[str, Any]:
     return data
 
 
+def lines_of(path: Path) -> dict[str, str]:
+    """Names and values at the top level of a YAML file. No more of YAML is needed, nor read."""
+    with damage(path):
+        if path.stat().st_size > JSON:
+            raise ValueError("it is too long for a configuration")
+        return {name: value for name, value in LINE.findall(path.read_text(encoding="utf-8")) if value.isprintable()}
+
+
 def safetensors_of(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file."""
-    with damage(path):
-        with path.open("rb") as handle:
-            length = int.from_bytes(handle.read(8), "little")
-        if length > min(HEADER, path.stat().st_size):
-            raise DamagedFile(f"{path} says that its header has {length:,} bytes; it is damaged, or no safetensors file.")
-        with safe_open(path, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    with damage(path), _opened(path) as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a safetensors file, whose numbers are left alone."""
+    with damage(path), _opened(path) as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+
+
+def _opened(path: Path) -> Any:
+    with path.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+    if length > min(HEADER, path.stat().st_size):
+        raise DamagedFile(f"{path} says that its header has {length:,} bytes; it is damaged, or no safetensors file.")
+    return safe_open(path, framework="pt")
 
 
 def open_zip(path: Path, packed: tuple[int, ...]) -> zipfile.ZipFile:

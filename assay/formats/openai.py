@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from assay.errors import AssayError, BadInput, DamagedFile
+from assay.errors import AssayError, BadInput
 from assay.formats import torch_zip
 from assay.formats.base import Found, Hints, facts, said_of, site_of
 from assay.formats.files import Facts, damage, taken
@@ -39,7 +39,7 @@ PLACE = re.compile(
 def detect(path: Path) -> bool:
     file = _file(path)
     try:
-        return file is not None and set(NAMES.values()) <= set(_state(file, data=False))
+        return file is not None and set(NAMES.values()) <= set(torch_zip.state_of(file, data=False))
     except AssayError:
         return False
 
@@ -52,16 +52,9 @@ def _file(path: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def _state(path: Path, *, data: bool = True) -> dict[str, Any]:
-    state = torch_zip.read(path, data=data)
-    if not isinstance(state, dict):
-        raise DamagedFile(f"{path} holds a {type(state).__name__}; a state dict was expected.")
-    return state
-
-
 def read(path: Path, hints: Hints) -> Found:
     file = _file(path) or path
-    state = _state(file)
+    state = torch_zip.state_of(file)
     said = Facts(file, state)
     activation = said.word("activation", "ReLU")
     if activation not in ("ReLU", "TopK"):

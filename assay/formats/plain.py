@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +13,7 @@ import torch
 from assay.errors import BadInput, DamagedFile, NotFinite
 from assay.shapes import Float, Tensor
 
-Gate = Literal["relu", "topk", "jumprelu", "gated", "batch_topk", "matryoshka"]
+Gate = Literal["relu", "topk", "jumprelu", "gated", "batch_topk", "matryoshka", "matching_pursuit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class Plain:
 
     gate: Gate
     """relu: relu(pre). topk: its k largest of each vector. jumprelu: where pre > threshold. batch_topk, matryoshka: the same, with one
-    threshold. gated: relu(e^r_mag (pre − b_enc) + b_mag), where pre > 0."""
+    threshold. gated: relu(e^r_mag (pre − b_enc) + b_mag), where pre > 0. matching_pursuit: one after another in k steps, W_enc = W_decᵀ."""
     W_enc: Float[Tensor, "d_in d_sae"]
     b_enc: Float[Tensor, " d_sae"]
     W_dec: Float[Tensor, "d_sae d_out"]
@@ -41,6 +43,14 @@ class Plain:
     """Of a matryoshka: sizes of the groups of latents between its prefixes."""
     norm: Literal["none", "layer", "length"] = "none"
     """n: what is done to each vector, as in the architecture `normalised`."""
+    weighed: bool = False
+    """topk, batch_topk, matryoshka: chosen by pre times the length of the decoder row, in which units thresholds are too."""
+    widths: tuple[int, ...] = ()
+    """Of a crosscoder: width of each of the sites that lie side by side in x and x̂."""
+    tolerance: float = 0.0
+    residual: float = 0.0
+    repeats: bool = True
+    """When a matching pursuit stops, as in the architecture of that name."""
 
     @classmethod
     def of(cls, where: Path, **given: Any) -> Plain:
@@ -63,8 +73,9 @@ class Plain:
                 raise DamagedFile(f"{where}: {name} has shape {tuple(value.shape)}; {wanted} fits the other tensors.")
             if not torch.isfinite(value).all():
                 raise NotFinite(f"{where}: {name} holds NaN or infinity. The coder cannot be used.")
-        if (k := given.get("k")) is not None and not 1 <= k <= d_sae:
-            raise DamagedFile(f"{where}: k must lie between 1 and the {d_sae} latents, got {k}.")
+        most = max(d_in, d_sae) if given["gate"] == "matching_pursuit" else d_sae
+        if (k := given.get("k")) is not None and not 1 <= k <= most:
+            raise DamagedFile(f"{where}: k must lie between 1 and the {most} latents, got {k}.")
         if (given.get("centred") or given.get("norm", "none") != "none") and d_in != d_out:
             raise DamagedFile(f"{where}: a coder from {d_in} to {d_out} numbers can be neither centred nor normalised.")
         return cls(**given)
@@ -110,13 +121,40 @@ class Plain:
             given["threshold"] = self.threshold * safe
         return replace(self, **given)
 
-    def with_scale(self, scale: float) -> Plain:
-        """A coder of x · scale as one of x; latents keep their size."""
-        if not 0 < scale < float("inf"):
+    def unweighed(self) -> Plain:
+        """The same choice with decoder rows of length 1; their lengths go into the latents."""
+        return replace(self.with_norms(self.W_dec.norm(dim=1)), threshold=self.threshold, weighed=False)
+
+    def with_scale(self, scale: float | Sequence[float]) -> Plain:
+        """A coder of x · scale as one of x; latents keep their size. A crosscoder may have one number a site."""
+        each = [scale] if isinstance(scale, int | float) else list(scale)
+        if not all(0 < one < inf for one in each):
             raise BadInput(f"scale must be positive, got {scale}.")
+        if len(each) not in (1, len(self.widths)):
+            raise BadInput(f"{len(each)} scales were said for {max(1, len(self.widths))} sites.")
         if self.norm != "none":
             raise BadInput("This coder brings each vector to its own scale: leave scale out.")
-        return replace(self, W_enc=self.W_enc * scale, W_dec=self.W_dec / scale, b_dec=self.b_dec / scale)
+        if self.gate == "matching_pursuit":  # its latents are in units of x: what is tied cannot be scaled at one end alone
+            return replace(self, b_dec=self.b_dec / each[0], residual=self.residual / each[0])
+        by = torch.tensor(each) if len(each) == 1 else torch.tensor(each).repeat_interleave(torch.tensor(self.widths))
+        theta = self.threshold / each[0] if self.weighed and self.threshold is not None else self.threshold
+        return replace(self, W_enc=self.W_enc * by[:, None], W_dec=self.W_dec / by, b_dec=self.b_dec / by, threshold=theta)
+
+    def with_whitening(
+        self, mean: Float[Tensor, " d_in"], M: Float[Tensor, "d_in d_in"], inverse: Float[Tensor, "d_in d_in"]
+    ) -> Plain:
+        """A coder of (x − mean) @ M, whose x̂ goes back by M's inverse, as one of x; latents keep their size."""
+        whole = self.W_skip is None and self.norm == "none" and not self.transcodes and self.gate != "matching_pursuit"
+        if not whole or self.weighed:
+            raise BadInput("A coder of this kind cannot take a whitening of its inputs into its weights.")
+        mean, W_enc = mean.double(), M.double() @ self.W_enc.double()
+        changed = {} if self.centred else {"b_enc": (self.b_enc.double() - mean @ W_enc).float()}
+        if not self.centred and self.b_mag is not None and self.r_mag is not None:
+            changed["b_mag"] = (self.b_mag.double() - self.r_mag.double().exp() * (mean @ W_enc)).float()
+        b_dec = (self.b_dec.double() @ inverse.double() + mean).float()
+        return replace(
+            self, W_enc=W_enc.float(), W_dec=(self.W_dec.double() @ inverse.double()).float(), b_dec=b_dec, **changed
+        )
 
     def as_jumprelu(self) -> Plain:
         """The same function with one threshold a latent. TopK has none: what it keeps depends on the other latents."""
@@ -124,6 +162,9 @@ class Plain:
             raise BadInput(
                 "A TopK coder is no JumpReLU coder. `assay surgery convert` makes one of the same L0, which is another function."
             )
+        if self.weighed:
+            norms = self.W_dec.norm(dim=1)
+            return replace(self, weighed=False, threshold=self.thresholds / norms.where(norms > 0, 1.0)).as_jumprelu()
         bare = {"k": None, "groups": (), "r_mag": None, "b_mag": None, "gate": "jumprelu"}
         if self.gate == "relu":
             return replace(self, **bare, threshold=torch.zeros(self.d_sae))
@@ -141,3 +182,12 @@ class Plain:
             name: value.to(torch.float32 if name == "threshold" else dtype).contiguous()
             for name, value in found.items() if isinstance(value, Tensor)
         }  # fmt: skip
+
+
+def cross_layer(W_dec: Float[Tensor, "d_sae n d"], b_dec: Float[Tensor, " d"]) -> tuple[Tensor, Tensor]:
+    """W_dec and b_dec of what one layer of a cross-layer transcoder writes to n layers, these side by side.
+
+    b_dec is that of the first layer alone: so the parts that all layers write to one add up to what the transcoder says of it.
+    """
+    d_sae, n, d = W_dec.shape
+    return W_dec.reshape(d_sae, n * d), torch.cat([b_dec, b_dec.new_zeros((n - 1) * d)])

@@ -26,9 +26,7 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path, hints: Hints) -> Found:
-    state, layer = torch_zip.read(path), FILE.fullmatch(path.name)
-    if not isinstance(state, dict):
-        raise DamagedFile(f"{path} holds a {type(state).__name__}; a state dict was expected.")
+    state, layer = torch_zip.state_of(path), FILE.fullmatch(path.name)
     release = RELEASE.search(path.absolute().as_posix())
     k = hints.k if hints.k is not None else int(release[3][:9]) if release else None
     if k is None:

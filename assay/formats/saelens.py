@@ -1,9 +1,11 @@
 """saelens: SAELens' directories: cfg.json beside sae_weights.safetensors, of version 6 and of those before.
 
-Read: standard, topk, jumprelu, gated, transcoders with and without JumpReLU and skip path; of training files also batchtopk and
-matryoshka_batchtopk, which SAELens itself does not open for inference. `normalize_activations` may be layer_norm or constant_norm_rescale
-(architecture `normalised`); an expected_average_only_in that was not folded into the weights needs its factor (`scale`). Written: all
-of these, BatchTopK and Matryoshka as jumprelu. Not read: abstopk (negative latents), temporal, matching_pursuit, covariance_whitening.
+Read: standard, topk, jumprelu, gated, matching_pursuit, transcoders with and without JumpReLU and skip path; of training files also
+batchtopk and matryoshka_batchtopk, which SAELens itself does not open for inference. `normalize_activations` may be layer_norm or
+constant_norm_rescale (architecture `normalised`); expected_average_only_in and covariance_whitening, where they were not folded into the
+weights yet, are by what lies beside a checkpoint, and a factor that nothing says is asked for (`scale`). Of abstopk, whose latents may be
+negative, each is two here: what it is above 0 and, after all of these, what it is below. Written: all but abstopk, BatchTopK and
+Matryoshka as jumprelu. Not read: temporal, which attends to earlier tokens.
 """
 
 from __future__ import annotations
@@ -24,14 +26,20 @@ from assay.formats.plain import Gate, Plain
 from assay.shapes import Tensor
 from assay.store import write_atomic
 
+TAKES = ("pursuit",)
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 LAYOUT = "6.0.0"  # of SAELens, in which files are written
 GATES: dict[str, Gate] = {
     "standard": "relu", "topk": "topk", "jumprelu": "jumprelu", "gated": "gated", "batchtopk": "batch_topk",
-    "matryoshka_batchtopk": "matryoshka", "transcoder": "relu", "skip_transcoder": "relu", "jumprelu_transcoder": "jumprelu",
+    "matryoshka_batchtopk": "matryoshka", "matching_pursuit": "matching_pursuit", "abstopk": "topk", "transcoder": "relu", "skip_transcoder": "relu", "jumprelu_transcoder": "jumprelu",
     "jumprelu_skip_transcoder": "jumprelu",
 }  # fmt: skip
-NORMS = {"none": "none", "layer_norm": "layer", "constant_norm_rescale": "length", "expected_average_only_in": "none"}
+NORMS = {
+    "none": "none", "layer_norm": "layer", "constant_norm_rescale": "length", "expected_average_only_in": "none",
+    "covariance_whitening": "none",
+}  # fmt: skip
+BESIDE = ("activation_scaler.json", "activation_whitening.safetensors")
+"""What a checkpoint says of how activations were normalised in training."""
 OLD = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index", "activation_fn_str": "activation_fn"}
 """Keys of versions before 6, and what they are called now."""
 
@@ -49,18 +57,22 @@ def read(path: Path, hints: Hints) -> Found:
             f"{cfg.path}: SAELens' architecture {architecture[:60]!r} has no counterpart here. Read: {', '.join(GATES)}."
         )
     tensors = safetensors_of(weights)
-    given = _numbers(architecture, cfg, tensors, weights)
+    given = (
+        _pursuit(cfg, tensors, weights) if architecture == "matching_pursuit" else _numbers(architecture, cfg, tensors, weights)
+    )
     predicts = "transcoder" in architecture
     with damage(weights):
         plain = Plain.of(
-            weights, gate=GATES[architecture], transcodes=predicts, norm=_norm(cfg, hints),
+            weights, gate=GATES[architecture], transcodes=predicts, norm=_norm(cfg),
             centred=not predicts and cfg.flag("apply_b_dec_to_input", True), **given,
         )  # fmt: skip
-    for name, found in (("d_in", plain.d_in), ("d_sae", plain.d_sae), ("d_out", plain.d_out)):
+    halves = 2 if architecture == "abstopk" else 1
+    for name, found in (("d_in", plain.d_in), ("d_sae", plain.d_sae // halves), ("d_out", plain.d_out)):
         cfg.check(name, found)
-    if cfg.flag("rescale_acts_by_decoder_norm", False) and plain.gate in ("topk", "batch_topk", "matryoshka"):
-        theta = plain.threshold  # is in units of what is compared: activations times norms
-        plain = replace(plain.with_norms(plain.W_dec.norm(dim=1)), threshold=theta)
+    weighed = cfg.flag("rescale_acts_by_decoder_norm", False) and plain.gate in ("topk", "batch_topk", "matryoshka")
+    plain, beside = _raw(replace(plain, weighed=weighed), cfg, hints)
+    if plain.weighed:
+        plain = plain.unweighed()  # and in its latents too the lengths are
     about = facts(
         model=meta.word("model_name", None), reads=_hook(meta, "hook_name", "hf_hook_name"),
         predicts=_hook(meta, "hook_name_out", "hf_hook_name_out"), context=meta.whole("context_size", None),
@@ -69,8 +81,8 @@ def read(path: Path, hints: Hints) -> Found:
     if meta.data.get("hook_head_index") is not None:
         about.pop("site", None)
     return Found(
-        plain=plain, files=(directory / CONFIG, weights), dtype=tensors["W_dec"].dtype, about=about,
-        version=meta.word("sae_lens_version", None), notes=_notes(meta, about),
+        plain=plain, scaled=hints.scale is not None, files=(directory / CONFIG, weights, *beside), dtype=tensors["W_dec"].dtype, about=about,
+        version=meta.word("sae_lens_version", None), notes=_notes(meta, about, architecture),
     )  # fmt: skip
 
 
@@ -97,16 +109,34 @@ def _config(path: Path) -> tuple[Facts, Facts]:
     return cfg, Facts(path, cfg.data | meta.data)
 
 
-def _norm(cfg: Facts, hints: Hints) -> str:
+def _norm(cfg: Facts) -> str:
     norm = cfg.word("normalize_activations", "none")
     if norm not in NORMS:
         raise BadInput(f"{cfg.path}: normalize_activations {norm[:40]!r} has no counterpart here. Read: {', '.join(NORMS)}.")
-    if norm == "expected_average_only_in" and hints.scale is None:
-        raise BadInput(
-            f"{cfg.path}: activations were scaled in training, to a mean length of √d, by a factor that the file does not hold. Say it as "
-            "scale= or --scale: √d over their mean length. 1 reads the weights as they are, as SAELens does from disk."
-        )
     return NORMS[norm]
+
+
+def _raw(plain: Plain, cfg: Facts, hints: Hints) -> tuple[Plain, tuple[Path, ...]]:
+    """The coder of activations as they are, by what a person says or a checkpoint has beside it; and the files read."""
+    norm, scaler, whitening = cfg.word("normalize_activations", "none"), *(cfg.path.with_name(name) for name in BESIDE)
+    if norm == "covariance_whitening":
+        if not whitening.is_file():
+            raise BadInput(f"{cfg.path}: activations were whitened in training, and {whitening.name} is not beside it.")
+        parts = taken(safetensors_of(whitening), whitening, "mean", "matrix", "inverse_matrix")
+        with damage(whitening):
+            found = (plain.unweighed() if plain.weighed else plain).with_whitening(*parts)
+            plain = Plain.of(whitening, **vars(found))
+        return plain, (whitening,)
+    said, files = hints.scale, ()
+    if norm == "expected_average_only_in" and said is None:
+        said = Facts.of(scaler).number("scaling_factor", None) if scaler.is_file() else None
+        files = (scaler,)
+        if said is None:
+            raise BadInput(
+                f"{cfg.path}: activations were scaled in training, to a mean length of √d, by a factor that the file does not hold. Say it as "
+                "scale= or --scale: √d over their mean length. 1 reads the weights as they are, as SAELens does from disk."
+            )
+    return (plain if said is None else plain.with_scale(said)), files
 
 
 def _numbers(architecture: str, cfg: Facts, tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
@@ -129,9 +159,28 @@ def _numbers(architecture: str, cfg: Facts, tensors: dict[str, Tensor], path: Pa
             given["k"] = max(1, round(cfg.number("k")))
         if architecture == "matryoshka_batchtopk":
             given["groups"] = _groups(cfg, given["W_dec"].shape[0])
-        if architecture == "topk":
+        if architecture in ("topk", "abstopk"):
             given["k"] = cfg.whole("k")
+        if architecture == "abstopk":  # the largest k of ±pre are those of |pre|, each with its sign
+            given |= {
+                "b_enc": torch.cat([given["b_enc"], -given["b_enc"]]),
+                "W_dec": torch.cat([given["W_dec"], -given["W_dec"]]),
+            }
+            given["W_enc"] = torch.cat([given["W_enc"], -given["W_enc"]], dim=1)
     return given
+
+
+def _pursuit(cfg: Facts, tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
+    """Arguments of `Plain` for a matching pursuit: one dictionary, and when to stop."""
+    W_dec, b_dec = taken(tensors, path, "W_dec", "b_dec")
+    most = cfg.whole("max_iterations", None)
+    with damage(path):
+        return {
+            "W_enc": W_dec.T, "W_dec": W_dec, "b_enc": torch.zeros(len(W_dec)), "k": W_dec.shape[1] if most is None else most,
+            "b_dec": b_dec if cfg.flag("apply_b_dec_to_input", True) else torch.zeros_like(b_dec),
+            "residual": max(0.0, float(cfg.number("residual_threshold", 1e-2))),
+            "repeats": not cfg.flag("stop_on_duplicate_support", True),
+        }  # fmt: skip
 
 
 def _groups(cfg: Facts, d_sae: int) -> tuple[int, ...]:
@@ -149,8 +198,12 @@ def _hook(meta: Facts, *names: str) -> str | None:
     return next((word for word in said if site_of(word)), said[0] if said else None)
 
 
-def _notes(meta: Facts, about: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(meta: Facts, about: Mapping[str, Any], architecture: str) -> tuple[str, ...]:
     notes = []
+    if architecture == "abstopk":
+        notes.append(
+            "its latents may be negative: each is two here, what it is above 0, and after all of these what it is below"
+        )
     if (head := meta.data.get("hook_head_index")) is not None:
         notes.append(f"it reads head {head!r:.40} of {about['said'].get('reads')} alone, which is no site here")
     elif (hook := about["said"].get("reads")) and "site" not in about and "predicts" not in about["said"]:
@@ -172,6 +225,9 @@ def write(plain: Plain, directory: Path, about: Mapping[str, Any], dtype: torch.
     else:
         architecture = next(name for name, gate in GATES.items() if gate == plain.gate)
     tensors = plain.to(dtype)
+    if plain.gate == "matching_pursuit":
+        tensors = {name: tensors[name] for name in ("W_dec", "b_dec")}
+        lost += [f"tolerance {plain.tolerance:g}: its steps go on to the smallest positive share"] if plain.tolerance else []
     if plain.gate == "gated":
         tensors["b_gate"] = tensors.pop("b_enc")
     if plain.W_skip is not None:
@@ -191,6 +247,12 @@ def write(plain: Plain, directory: Path, about: Mapping[str, Any], dtype: torch.
     }  # fmt: skip
     config |= {"d_out": plain.d_out} if plain.transcodes or plain.W_skip is not None else {}
     config |= {"k": plain.k, "rescale_acts_by_decoder_norm": False} if plain.gate == "topk" else {}
+    if plain.gate == "matching_pursuit":
+        config |= {
+            "max_iterations": plain.k,
+            "residual_threshold": plain.residual,
+            "stop_on_duplicate_support": not plain.repeats,
+        }
     write_atomic(directory / WEIGHTS, save(tensors))
     write_atomic(directory / CONFIG, codec.to_json(config))
     return lost

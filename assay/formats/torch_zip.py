@@ -62,6 +62,14 @@ def read(path: Path, *, data: bool = True) -> Any:
             return _Reader(archive, data).run()
 
 
+def state_of(path: Path, *, data: bool = True) -> dict[str, Any]:
+    """The state dict in a file, or an error that says what is there instead."""
+    state = read(path, data=data)
+    if not isinstance(state, dict):
+        raise DamagedFile(f"{path} holds a {type(state).__name__}; a state dict was expected.")
+    return state
+
+
 class _Reader:
     def __init__(self, archive: zipfile.ZipFile, data: bool):
         self.archive = archive

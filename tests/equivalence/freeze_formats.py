@@ -1,16 +1,18 @@
 """Files of coders as the libraries of their formats write them, and what those libraries make of ours. Run where they are installed:
 
     python -m venv peers && peers/bin/pip install torch==2.13.0 && peers/bin/pip install sae-lens==6.54.12 eai-sparsify==1.3.3
-    peers/bin/pip install --no-deps dictionary-learning==0.1.0
+    peers/bin/pip install --no-deps dictionary-learning==0.1.0 llamascopium==2.0.0b34 circuit-tracer==0.5.0 e2e-sae==2.1.1
     peers/bin/python tests/equivalence/freeze_formats.py                    write tests/equivalence/frozen_formats.json
     peers/bin/python tests/equivalence/freeze_formats.py DIRECTORY          open all DIRECTORY/FORMAT/CASE, print their codes of x
 
-A frozen case holds the configuration and tensors of the files, the input, and the library's own latents and reconstructions.
+A frozen case holds the configuration and tensors of the files, the input, and the library's own latents and reconstructions. Of cross-layer
+transcoders the input of each layer is the same, and latents and predictions are those of all layers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import sys
 import tempfile
@@ -28,6 +30,9 @@ D_IN, D_OUT, D_SAE, N, K = 6, 5, 16, 8, 3
 for missing in ("nnsight", "zstandard"):  # imported by dictionary_learning for what is not used here
     sys.modules.setdefault(missing, types.ModuleType(missing)).__spec__ = ModuleSpec(missing, None)
 sys.modules["nnsight"].LanguageModel = object  # type: ignore[attr-defined]
+for package in ("llamascopium", "e2e_sae", "e2e_sae.models"):  # the rest of these needs databases and plots
+    if spec := importlib.util.find_spec(package):
+        sys.modules[package] = importlib.util.module_from_spec(spec)
 
 
 def inputs() -> Tensor:
@@ -66,6 +71,33 @@ def sae_lens(architecture: str, *, training: bool = False, dtype: str = "float32
         sae.to(dtype=getattr(torch, dtype)).save_model(directory)
         if training:  # which the library opens only as the inference form that it makes of it
             sae.save_inference_model(directory / "inference")
+
+    return write
+
+
+def unfolded(architecture: str, **settings: Any) -> Callable[[Path], None]:
+    """Writes a checkpoint whose weights are of normalised activations, what normalised them, and its folded form."""
+
+    def write(directory: Path) -> None:
+        from sae_lens.registry import get_sae_training_class
+        from sae_lens.saes.sae import SAEMetadata
+        from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
+
+        cls, config = get_sae_training_class(architecture)
+        sae = cls(config(d_in=D_IN, d_sae=D_SAE, metadata=SAEMetadata(**META), **settings))
+        randomise(sae)
+        if architecture == "batchtopk":
+            sae.topk_threshold.fill_(0.4)
+        sae.save_model(directory)
+        if sae.cfg.normalize_activations == "covariance_whitening":
+            matrix = torch.randn(D_IN, D_IN, generator=torch.Generator().manual_seed(3)).double() + 2 * torch.eye(D_IN)
+            whitening = ActivationWhitening(torch.linspace(-1, 1, D_IN).double(), matrix, matrix.inverse())
+            ActivationScaler(whitening=whitening).save(str(directory / "activation_scaler.json"))
+            sae.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
+        else:
+            ActivationScaler(scaling_factor=0.7).save(str(directory / "activation_scaler.json"))
+            sae.fold_activation_norm_scaling_factor(0.7)
+        sae.save_inference_model(directory / "inference")
 
     return write
 
@@ -150,6 +182,179 @@ def open_sparsify(directory: Path, x: Tensor) -> tuple[Tensor, Tensor]:
     return z, z @ coder.W_dec + coder.b_dec + (0 if coder.W_skip is None else x @ coder.W_skip.T)
 
 
+# --- llamascopium --------------------------------------------------------------------------------------------------------------
+
+IN, OUT = "blocks.3.hook_resid_mid", "blocks.3.hook_mlp_out"
+
+
+def llamascopium(*hooks: str, kind: str = "sae", lengths: float | None = None, **settings: Any) -> Callable[[Path], None]:
+    """Writes a dictionary of a kind. `lengths`: mean length of activations at the first place; those of the others are larger."""
+
+    def write(directory: Path) -> None:
+        from llamascopium.models import clt, crosscoder, sae
+
+        config, cls = {
+            "sae": (sae.SAEConfig, sae.SparseAutoEncoder), "crosscoder": (crosscoder.CrosscoderConfig, crosscoder.Crosscoder),
+            "clt": (clt.CLTConfig, clt.CrossLayerTranscoder),
+        }[kind]  # fmt: skip
+        d = D_IN // len(hooks) if kind == "crosscoder" else D_IN
+        places = {
+            "sae": {"hook_point_in": hooks[0], "hook_point_out": hooks[-1]}, "crosscoder": {"hook_points": list(hooks)},
+            "clt": {f"hook_points_{way}": [f"{hook}.{way}" for hook in hooks] for way in ("in", "out")},
+        }[kind]  # fmt: skip
+        said = {"norm_activation": "inference"} | settings
+        model = cls(config(sae_type=kind, d_model=d, expansion_factor=D_SAE / d, **places, **said))
+        randomise(model)
+        if lengths:
+            model.set_dataset_average_activation_norm(
+                {hook: lengths * (1 + i / 4) for i, hook in enumerate(model.cfg.associated_hook_points)}
+            )
+        model.save_pretrained(directory)
+        model.cfg.save_hyperparameters(directory)
+        (directory / "lm_config.json").write_text(json.dumps({"model_name": "meta-llama/Llama-3.1-8B"}))
+
+    return write
+
+
+def open_llamascopium(directory: Path, x: Tensor) -> tuple[Tensor, Tensor]:
+    from llamascopium.models import clt, crosscoder, sae  # noqa: F401, which register themselves
+    from llamascopium.models.sparse_dictionary import SparseDictionary
+
+    model = SparseDictionary.from_local(str(directory))
+    cfg, kind = model.cfg, model.cfg.sae_type
+    if kind == "sae":
+        z = model.encode(x * model.compute_norm_factor(x, cfg.hook_point_in))
+        return z, model.decode(z) / model.compute_norm_factor(x, cfg.hook_point_out)
+    parts = x.reshape(len(x), cfg.n_heads, -1) if kind == "crosscoder" else x[:, None].repeat(1, cfg.n_layers, 1)
+    scaled = torch.stack([parts[:, i] * model.compute_norm_factor(parts[:, i], hook) for i, hook in enumerate(cfg.hooks_in)], 1)
+    z = model.encode(scaled)
+    y = model.decode(z) if kind == "crosscoder" else model.decode(z, batch_first=True)
+    y = torch.stack([y[:, i] / model.compute_norm_factor(y[:, i], hook) for i, hook in enumerate(cfg.hooks_out)], 1)
+    return (z[:, 0], y.flatten(1)) if kind == "crosscoder" else (z.transpose(0, 1), y.transpose(0, 1))
+
+
+# --- circuit-tracer ------------------------------------------------------------------------------------------------------------
+
+LINES = 'model_name: "google/gemma-2-2b"\nfeature_input_hook: "mlp.hook_in"\nfeature_output_hook: "hook_mlp_out"\n'
+
+
+def circuit_tracer(*, threshold: bool, skip: bool) -> Callable[[Path], None]:
+    def write(directory: Path) -> None:
+        from circuit_tracer.transcoder.activation_functions import JumpReLU
+        from circuit_tracer.transcoder.single_layer_transcoder import SingleLayerTranscoder
+
+        gate = JumpReLU(torch.zeros(D_SAE)) if threshold else torch.nn.functional.relu
+        coder = SingleLayerTranscoder(
+            D_IN, D_SAE, gate, 3, skip_connection=skip, dtype=torch.float32, device=torch.device("cpu")
+        )
+        randomise(coder)
+        directory.mkdir(parents=True)
+        coder.to_safetensors(str(directory / "layer_3.safetensors"))
+        (directory / "config.yaml").write_text(LINES)
+
+    return write
+
+
+def open_circuit_tracer(directory: Path, x: Tensor) -> tuple[Tensor, Tensor]:
+    from circuit_tracer.transcoder.single_layer_transcoder import load_relu_transcoder
+
+    (file,) = directory.glob("layer_*.safetensors")
+    coder = load_relu_transcoder(str(file), 3, device=torch.device("cpu"))
+    return coder.encode(x), coder(x)
+
+
+def circuit_tracer_clt(*, threshold: bool) -> Callable[[Path], None]:
+    def write(directory: Path) -> None:
+        from circuit_tracer.transcoder.cross_layer_transcoder import CrossLayerTranscoder
+
+        coder = CrossLayerTranscoder(
+            3,
+            D_SAE,
+            D_IN,
+            "jump_relu" if threshold else "relu",
+            lazy_decoder=False,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+        )
+        randomise(coder)
+        coder.to_safetensors(str(directory))
+        (directory / "config.yaml").write_text(LINES)
+
+    return write
+
+
+def open_circuit_tracer_clt(directory: Path, x: Tensor) -> tuple[Tensor, Tensor]:
+    from circuit_tracer.transcoder.cross_layer_transcoder import load_clt
+
+    coder = load_clt(str(directory), dtype=torch.float32, device=torch.device("cpu"))
+    z = coder.encode(x[None].repeat(3, 1, 1))
+    return z, coder.decode(z)
+
+
+def gemma_scope_2_clt(*, skip: bool) -> Callable[[Path], None]:
+    """Writes layers as its release has them, which circuit-tracer reads."""
+
+    def write(directory: Path) -> None:
+        from safetensors.torch import save_file
+
+        random = torch.Generator().manual_seed(0)
+        directory.mkdir(parents=True)
+        for layer in range(3):
+            shapes = {
+                "w_enc": (D_IN, D_SAE),
+                "w_dec": (D_SAE, 3, D_IN),
+                "b_enc": (D_SAE,),
+                "b_dec": (D_IN,),
+                "threshold": (D_SAE,),
+            }
+            shapes |= {"affine_skip_connection": (D_IN, D_IN)} if skip else {}
+            drawn = {name: 0.5 * torch.randn(shape, generator=random) for name, shape in shapes.items()}
+            save_file(drawn | {"threshold": drawn["threshold"].abs()}, directory / f"params_layer_{layer}.safetensors")
+
+    return write
+
+
+def open_gemma_scope_2_clt(directory: Path, x: Tensor) -> tuple[Tensor, Tensor]:
+    from circuit_tracer.transcoder.cross_layer_transcoder import load_gemma_scope_2_clt
+
+    paths = {
+        layer: str(directory / f"params_layer_{min(layer, 2)}.safetensors") for layer in range(4)
+    }  # it leaves the last one out
+    coder = load_gemma_scope_2_clt(paths, dtype=torch.float32, device=torch.device("cpu"))
+    inputs = x[None].repeat(3, 1, 1)
+    z = coder.encode(inputs)
+    return z, coder.decode(z, inputs)
+
+
+# --- e2e_sae -------------------------------------------------------------------------------------------------------------------
+
+
+def e2e_sae(directory: Path) -> None:
+    """What its `save_module` writes of the coders beside a model, one a place."""
+    from e2e_sae.models.sparsifiers import SAE
+
+    module = torch.nn.ModuleDict({"blocks-3-hook_resid_post": SAE(D_IN, D_SAE, init_decoder_orthogonal=False)})
+    randomise(module)
+    directory.mkdir(parents=True)
+    torch.save(module.state_dict(), directory / "samples_400000.pt")
+    lines = ["saes:", f"  dict_size_to_input_ratio: {D_SAE / D_IN + 0.01}", "  sae_positions:", "  - blocks.3.hook_resid_post"]
+    text = "\n".join([*lines, "tlens_model_name: gpt2-small", "tlens_model_path: null", ""])
+    (directory / "final_config.yaml").write_text(text)
+
+
+def open_e2e_sae(directory: Path, x: Tensor) -> tuple[Tensor, Tensor]:
+    """As `SAETransformer.from_local_path` builds them, without the model."""
+    import yaml
+    from e2e_sae.models.sparsifiers import SAE
+
+    config = yaml.safe_load((directory / "final_config.yaml").read_text())
+    (file,), (place,) = directory.glob("samples_*.pt"), config["saes"]["sae_positions"]
+    module = torch.nn.ModuleDict({place.replace(".", "-"): SAE(D_IN, int(config["saes"]["dict_size_to_input_ratio"] * D_IN))})
+    module.load_state_dict(torch.load(file))
+    x_hat, c = next(iter(module.values()))(x)
+    return c, x_hat
+
+
 # -------------------------------------------------------------------------------------------------------------------------------
 
 CASES: dict[str, dict[str, Callable[[Path], None]]] = {
@@ -166,6 +371,16 @@ CASES: dict[str, dict[str, Callable[[Path], None]]] = {
         "jumprelu_bfloat16": sae_lens("jumprelu", dtype="bfloat16"),
         "gated": sae_lens("gated"),
         "gated_uncentred": sae_lens("gated", apply_b_dec_to_input=False),
+        "standard_scaled_checkpoint": unfolded("standard", normalize_activations="expected_average_only_in"),
+        "batchtopk_scaled_checkpoint": unfolded("batchtopk", k=K, normalize_activations="expected_average_only_in"),
+        "matching_pursuit_scaled_checkpoint": unfolded("matching_pursuit", normalize_activations="expected_average_only_in"),
+        "jumprelu_whitened_checkpoint": unfolded("jumprelu", normalize_activations="covariance_whitening"),
+        "gated_whitened_checkpoint": unfolded("gated", normalize_activations="covariance_whitening", apply_b_dec_to_input=False),
+        "abstopk": sae_lens("abstopk", k=K),
+        "abstopk_rescaled": sae_lens("abstopk", k=K, rescale_acts_by_decoder_norm=True),
+        "matching_pursuit": sae_lens("matching_pursuit", residual_threshold=0.5),
+        "matching_pursuit_9": sae_lens("matching_pursuit", residual_threshold=0.0, max_iterations=9, stop_on_duplicate_support=False),
+        "matching_pursuit_uncentred": sae_lens("matching_pursuit", max_iterations=4, apply_b_dec_to_input=False),
         "batchtopk_checkpoint": sae_lens("batchtopk", training=True, k=K),
         "batchtopk_checkpoint_plain": sae_lens("batchtopk", training=True, k=K, rescale_acts_by_decoder_norm=False),
         "matryoshka_checkpoint": sae_lens("matryoshka_batchtopk", training=True, k=K, matryoshka_widths=[4, 8, D_SAE]),
@@ -191,11 +406,37 @@ CASES: dict[str, dict[str, Callable[[Path], None]]] = {
         "skip": sparsify(skip_connection=True),
         "skip_transcoder": sparsify(transcode=True, skip_connection=True),
     },
+    "llamascopium": {
+        "relu": llamascopium(IN, act_fn="relu"),
+        "relu_dataset_wise": llamascopium(IN, act_fn="relu", norm_activation="dataset-wise", lengths=4.0),
+        "relu_token_wise": llamascopium(IN, act_fn="relu", norm_activation="token-wise"),
+        "relu_unbiased": llamascopium(IN, act_fn="relu", use_decoder_bias=False),
+        "jumprelu": llamascopium(IN, act_fn="jumprelu"),
+        "jumprelu_plain": llamascopium(IN, act_fn="jumprelu", sparsity_include_decoder_norm=False),
+        "topk": llamascopium(IN, act_fn="topk", top_k=K),
+        "topk_plain": llamascopium(IN, act_fn="topk", top_k=K, sparsity_include_decoder_norm=False),
+        "transcoder": llamascopium(IN, OUT, act_fn="jumprelu", norm_activation="dataset-wise", lengths=2.0),
+        "crosscoder": llamascopium(IN, OUT, kind="crosscoder"),
+        "crosscoder_dataset_wise": llamascopium(IN, OUT, kind="crosscoder", norm_activation="dataset-wise", lengths=2.0),
+    },
+    "circuit_tracer": {
+        "relu": circuit_tracer(threshold=False, skip=False),
+        "jumprelu": circuit_tracer(threshold=True, skip=False),
+        "jumprelu_skip": circuit_tracer(threshold=True, skip=True),
+    },
+    "e2e_sae": {"relu": e2e_sae},
+    "circuit_tracer_clt": {"relu": circuit_tracer_clt(threshold=False), "jumprelu": circuit_tracer_clt(threshold=True)},
+    "gemma_scope_2_clt": {"jumprelu": gemma_scope_2_clt(skip=False), "jumprelu_skip": gemma_scope_2_clt(skip=True)},
+    "llamascopium_clt": {
+        "jumprelu": llamascopium("a", "b", "c", kind="clt", act_fn="jumprelu"),
+        "relu_dataset_wise": llamascopium("a", "b", "c", kind="clt", norm_activation="dataset-wise", lengths=2.0),
+        "topk": llamascopium("a", "b", "c", kind="clt", act_fn="topk", top_k=K),
+    },
 }  # fmt: skip
-OPEN = {"saelens": open_sae_lens, "dictionary_learning": open_dictionary_learning, "sparsify": open_sparsify}
-FILES = {
-    "saelens": ("cfg.json", "sae_weights.safetensors"), "dictionary_learning": ("config.json", "ae.pt"),
-    "sparsify": ("cfg.json", "sae.safetensors"),
+OPEN = {
+    "saelens": open_sae_lens, "dictionary_learning": open_dictionary_learning, "sparsify": open_sparsify,
+    "llamascopium": open_llamascopium, "circuit_tracer": open_circuit_tracer, "e2e_sae": open_e2e_sae,
+    "circuit_tracer_clt": open_circuit_tracer_clt, "gemma_scope_2_clt": open_gemma_scope_2_clt, "llamascopium_clt": open_llamascopium,
 }  # fmt: skip
 
 
@@ -205,15 +446,18 @@ def case(name: str, kind: str) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / "coder"
+        directory, files = Path(place) / "coder", {}
         CASES[name][kind](directory)
-        config, weights = (directory / file for file in FILES[name])
-        tensors = torch.load(weights) if weights.suffix == ".pt" else load_file(weights)
+        for file in sorted(path for path in directory.iterdir() if path.is_file()):
+            if file.suffix not in (".pt", ".safetensors"):
+                files[file.name] = json.loads(file.read_text()) if file.suffix == ".json" else file.read_text()
+                continue
+            tensors = torch.load(file) if file.suffix == ".pt" else load_file(file)
+            files[file.name] = {
+                k: {"dtype": str(v.dtype).removeprefix("torch."), "values": v.tolist()} for k, v in tensors.items()
+            }
         z, x_hat = OPEN[name](directory, inputs())
-        return {
-            "config": json.loads(config.read_text()), "z": z.tolist(), "x_hat": x_hat.tolist(),
-            "tensors": {k: {"dtype": str(v.dtype).removeprefix("torch."), "values": v.tolist()} for k, v in tensors.items()},
-        }  # fmt: skip
+        return {"files": files, "z": z.tolist(), "x_hat": x_hat.tolist()}
 
 
 def rounded(value: Any) -> Any:

@@ -43,7 +43,9 @@ ODD = [
 
 def valid(name: str, place: Path) -> Path:
     """A sound coder in a dialect."""
-    kind = {"saelens": "jumprelu", "dictionary_learning": "matryoshka", "sparsify": "skip_transcoder_topk"}.get(name)
+    kind = {
+        "saelens": "jumprelu", "dictionary_learning": "matryoshka", "sparsify": "skip_transcoder_topk", "llamascopium": "crosscoder",
+    }.get(name)  # fmt: skip
     if kind is None:
         return getattr(dialects, name)(place)
     formats.write(ours(kind), place / "layers.3.mlp", name, {"model": {"name": "gpt2"}, "site": "resid_post.3"})
