@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from assay.corpora import load as corpus
     from assay.corpora.pack import PackConfig, tokenise
     from assay.evaluate import evaluate
+    from assay.features import of as features
     from assay.models import load as model
     from assay.models.base import Site
     from assay.results import load as results
@@ -38,20 +39,23 @@ if TYPE_CHECKING:
     from assay.store import Store
     from assay.sweep import sweep
     from assay.train import TrainConfig, train
+    from assay.web.page import page
 
 __all__ = [
-    "Live", "PackConfig", "Planted", "Site", "Store", "Stored", "Tensors", "TrainConfig", "baselines", "corpus", "evaluate", "gather",
-    "load", "model", "new", "results", "save", "splice", "sweep", "tokenise", "train",
+    "Live", "PackConfig", "Planted", "Site", "Store", "Stored", "Tensors", "TrainConfig", "baselines", "corpus", "evaluate", "features",
+    "gather", "load", "model", "new", "page", "results", "save", "splice", "sweep", "tokenise", "train",
 ]  # fmt: skip
 
 _PLACES = {
     "new": "coders:new", "model": "models:load", "corpus": "corpora:load", "tokenise": "corpora.pack:tokenise",
     "PackConfig": "corpora.pack:PackConfig", "Site": "models.base:Site", "Store": "store:Store", "TrainConfig": "train:TrainConfig",
+    "page": "web.page:page",
 } | {name: f"activations:{name}" for name in ("Live", "Planted", "Stored", "Tensors", "gather")}  # fmt: skip
 _CALLED = {
     "train": "train",
     "sweep": "sweep",
     "evaluate": "evaluate",
+    "features": "of",
     "splice": "splice",
     "results": "load",
     "baselines": "matched",
@@ -61,18 +65,24 @@ _CALLED = {
 
 def load(
     ref: str | Path, *, store: str | Path | None = None, device: str | torch.device = "cpu", dialect: str | None = None,
-    scale: float | None = None, k: int | None = None,
+    scale: float | None = None, k: int | None = None, mirror: str | Path | None = None,
 ) -> SparseCoder[Any]:  # fmt: skip
-    """A saved coder: by its files, of any format, or by its name in a store (`store`, else `ASSAY_STORE`, else ./assay-store).
+    """A saved coder: by its files, of any format; by its name in a store (`store`, else `ASSAY_STORE`, else ./assay-store); or of a
+    release on the Hugging Face hub, RELEASE/ID or hf:owner/name/path[@revision].
 
     The format is found out from the files; `dialect` says it where they leave it open. `scale`: what activations were multiplied by
-    in training, and `k`: latents kept a token, where they leave that open.
+    in training, and `k`: latents kept a token, where they leave that open. `mirror` (else `ASSAY_MIRROR`): a directory that holds
+    owner/name/…, instead of the hub.
     """
     from assay import formats
+    from assay.releases import references
     from assay.store import Store
 
     path = Path(ref)
-    if os.sep not in str(ref) and not (path.exists() and formats.known(path)):
+    if not path.exists() and references.named(str(ref)):
+        found = references.locate(str(ref), mirror)
+        path, scale = found.path, found.scale if scale is None else scale
+    elif os.sep not in str(ref) and not (path.exists() and formats.known(path)):
         home = store or os.environ.get("ASSAY_STORE") or "assay-store"
         path = Store(home, create=False).find("coders", str(ref))
     return formats.load(path, dialect, scale=scale, k=k).to(device)

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from assay.errors import BadFile, BadInput, DamagedFile, MissingFile, NewerSchema
 
 T = TypeVar("T")
-SCHEMAS = {"store": 1, "manifest": 1, "coder": 1, "record": 1, "checkpoint": 2}
+SCHEMAS = {"store": 1, "manifest": 1, "coder": 1, "record": 1, "checkpoint": 2, "features": 1}
 _MIGRATIONS: dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 

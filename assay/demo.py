@@ -1,4 +1,4 @@
-"""demo: the whole way on an embedded model, in minutes on two cores: gather, train a sweep, measure it beside baselines, plot."""
+"""demo: the whole way on an embedded model, in minutes on two cores: gather, train a sweep, measure, harvest and plot it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from assay.activations import GatherConfig, Stored, gather
 from assay.coders import new, with_l0
 from assay.coders.base import SparseCoder
 from assay.coders.permuted_decoder import PermutedDecoder
-from assay.corpora.pack import PackConfig, tokenise
+from assay.corpora.pack import PackConfig, Tokens, tokenise
 from assay.errors import BadInput
 from assay.evals.core import Core, CoreConfig
 from assay.evals.sparse_probing import SparseProbing, SparseProbingConfig
 from assay.evaluate import evaluate
+from assay.harvest import Place, harvest
 from assay.models.base import Model, Site
 from assay.progress import Progress, silent
 from assay.results import Record
@@ -90,7 +91,7 @@ def run(
             raise BadInput(
                 f"{store.root} holds a demo with other settings ({other}). Choose another --store, or delete that one."
             )
-    model, activations, held_out = _gathered(store, cfg, stage)
+    model, activations, text, held_out = _gathered(store, cfg, stage)
     source = Stored(activations, cfg.site)
     about = {"model": {"name": model.name, "fingerprint": model.fingerprint}, "site": cfg.site}
     about |= {"demo": asdict(cfg), "text": {"corpus": cfg.corpus} | asdict(_packing(cfg, "train"))}
@@ -116,6 +117,7 @@ def run(
 
     paths = sweep(trained, source, how, store, about=about, listen=heard)
     coders: dict[str, SparseCoder[Any]] = _loaded(paths)
+    own = dict(coders)
     stage("Fitting baselines of the same L0")
     kept, x = {"store": store, "about": about, "seed": cfg.seed}, baselines.sample(source, cfg.seed)
     by_l0 = sorted(coders, key=lambda name: baselines.sparsity(coders[name], x))
@@ -129,10 +131,12 @@ def run(
     )
     probed = {name: c for name, c in coders.items() if not isinstance(c, PermutedDecoder)}  # which have their twin's latents
     records += evaluate(probed, [probing], **shared, progress=stage(f"Probing {len(probed)} coders on labelled text"))
+    reading = stage(f"Collecting examples of {len(own)} coders' latents")
+    harvest(own, model, text, dict.fromkeys(own, Place.at(cfg.site)), store=store, progress=reading)
     return Outcome(records, _plotted(records, store), paths)
 
 
-def _gathered(store: Store, cfg: DemoConfig, stage: Stage) -> tuple[Model, Path, Any]:
+def _gathered(store: Store, cfg: DemoConfig, stage: Stage) -> tuple[Model, Path, Tokens, Tokens]:
     for carrier in [*CARRIERS.get(cfg.model, ()), *CARRIERS.get(cfg.corpus, ())]:
         if (found := assets.status(carrier)) != "here":
             if found == "damaged":
@@ -143,7 +147,7 @@ def _gathered(store: Store, cfg: DemoConfig, stage: Stage) -> tuple[Model, Path,
     packing = stage("Tokenising")
     text, held_out = (tokenise(corpus, model.tokenizer, _packing(cfg, part), store, packing) for part in ("train", "held_out"))
     reading = stage(f"Reading {text.n_tokens:,} tokens with {cfg.model}, {cfg.site}")
-    return model, gather(model, text, [Site.parse(cfg.site)], GatherConfig(), store, reading), held_out
+    return model, gather(model, text, [Site.parse(cfg.site)], GatherConfig(), store, reading), text, held_out
 
 
 def _packing(cfg: DemoConfig, split: Literal["train", "held_out"]) -> PackConfig:

@@ -15,7 +15,7 @@ import torch
 
 from assay.coders.base import Code, SparseCoder
 from assay.errors import BadInput, WidthMismatch
-from assay.models.base import Edit, Model, Run, Site, Where
+from assay.models.base import Edit, Model, Past, Run, Site, Where
 from assay.shapes import Bool, Float, Int, Tensor
 
 CodeEdit = Callable[[Code, Where], Code]
@@ -138,6 +138,14 @@ class Spliced:
     def dtype(self) -> Any:
         return self.model.dtype
 
+    @property
+    def positions(self) -> int | None:
+        return self.model.positions
+
+    @property
+    def ends(self) -> frozenset[int]:
+        return self.model.ends
+
     def sites(self) -> list[Site]:
         return self.model.sites()
 
@@ -168,6 +176,13 @@ class Spliced:
     ) -> Int[Tensor, "b s_new"]:
         """As `Model.generate`; `edit` comes after this view's own edits."""
         return self.model.generate(tokens, self._merged(edit, {}, set()), new_tokens=new_tokens, **settings)
+
+    def step(
+        self, tokens: Int[Tensor, "b s"], past: Past, edit: Mapping[Site, Edit] | None = None, *,
+        mask: Bool[Tensor, "b s"] | None = None, keep: int = 1,
+    ) -> Float[Tensor, "b keep v"]:  # fmt: skip
+        """As `Model.step`; `edit` comes after this view's own edits."""
+        return self.model.step(tokens, past, self._merged(edit, {}, set()), mask=mask, keep=keep)
 
     def _merged(self, edit: Mapping[Site, Edit] | None, seen: dict[Site, Tensor], wanted: set[Site]) -> dict[Site, Edit]:
         theirs = dict(edit or {})

@@ -25,8 +25,8 @@ from assay import registry  # noqa: E402
 from assay.cli import app as cli  # noqa: E402
 
 GUIDES = (
-    "tutorial", "models", "corpora", "training", "end-to-end", "architectures", "evaluation", "saebench", "formats", "speed", "store",
-    "errors", "add-an-architecture", "add-an-eval",
+    "tutorial", "models", "corpora", "training", "end-to-end", "architectures", "evaluation", "harvest", "web", "dashboards", "saebench",
+    "formats", "releases", "speed", "store", "errors", "add-an-architecture", "add-an-eval",
 )  # fmt: skip
 SIZES = {"d_in": 768, "d_sae": 1536}
 """Of the examples; an identity or PCA has at most two latents an input."""

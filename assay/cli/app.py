@@ -12,7 +12,27 @@ from cyclopts import App
 from assay import provenance, registry
 from assay.cli.flags import about
 
-COMMANDS = ("demo", "list", "gather", "train", "surgery", "import", "export", "eval", "results", "serve", "corpora", "assets", "doctor")
+COMMANDS = (
+    "demo",
+    "list",
+    "gather",
+    "train",
+    "surgery",
+    "import",
+    "export",
+    "push",
+    "check",
+    "eval",
+    "harvest",
+    "dashboards",
+    "results",
+    "steer",
+    "serve",
+    "page",
+    "corpora",
+    "assets",
+    "doctor",
+)
 BUILT = ("eval",)
 """Commands whose flags depend on the words: their file has a `build(words)`."""
 HELP = """\

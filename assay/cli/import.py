@@ -1,12 +1,15 @@
-"""assay import: SAEs of other libraries, into the store, where they are evaluated like your own.
+"""assay import: SAEs of other libraries and of releases on the hub, into the store, where they are evaluated like your own.
 
 For example:
     assay import path/to/sae --name sl-12                SAELens, dictionary_learning, sparsify, Gemma Scope, OpenAI
+    assay import gemma-scope-2b-pt-res/layer_12/width_16k/canonical --name gs-12        of `assay list releases`
+    assay import hf:owner/name/path/in/it --name theirs                                 any repository on the hub
     assay import average_l0_82/params.npz --name gs-12 --model google/gemma-2-2b --site resid_post.12
     assay eval core sl-12 --corpus demo                  model and site are as the files say
 
 The format is found out from the files; nothing in them is executed. What they say of model, site and rows of text is kept, and where
-the coder is from: path, sha256, format, version. `assay eval` and `assay export` also take a path in place of a name.
+the coder is from: path or release, sha256, format, version. Figures that were published with it stand in the store beside ours, as
+those of `published:NAME`. `assay eval` and `assay export` also take a path in place of a name.
 """
 
 from __future__ import annotations
@@ -22,21 +25,25 @@ from assay.errors import BadInput
 
 if TYPE_CHECKING:
     from assay.coders.base import SparseCoder
+    from assay.releases.references import Located
     from assay.store import Store
 
+LOCAL = "A directory that holds owner/name/…, laid out as on the hub, in place of the hub."
 app = App(name="import", help=about(__doc__))
+MIRROR = Annotated[Path | None, Parameter(env_var="ASSAY_MIRROR", metavar="DIRECTORY", help=LOCAL)]
 
 
 @app.default
 def import_(
-    path: Path, /, *, name: str, format: Annotated[str | None, Parameter(metavar="FORMAT")] = None, scale: float | None = None,
-    k: int | None = None, model: str | None = None, site: str | None = None, again: AGAIN = "missing", common: Common = COMMON,
+    ref: str, /, *, name: str, format: Annotated[str | None, Parameter(metavar="FORMAT")] = None, scale: float | None = None,
+    k: int | None = None, layer: int | None = None, model: str | None = None, site: str | None = None, mirror: MIRROR = None,
+    again: AGAIN = "missing", common: Common = COMMON,
 ) -> None:  # fmt: skip
     """
     Parameters
     ----------
-    path
-        Directory or file of the coder.
+    ref
+        Directory or file of the coder; RELEASE/ID from `assay list releases`; or hf:owner/name/path[@revision].
     name
         What to call it here.
     format
@@ -45,6 +52,8 @@ def import_(
         What activations were multiplied by in training, where the files say that they were but not by what.
     k
         Latents kept a token, where neither the files nor their path say it.
+    layer
+        Which one, where the files hold several (cross-layer transcoders).
     model
         The model it is for, where the files do not say: a hub id, a directory, smollm2.
     site
@@ -53,12 +62,14 @@ def import_(
     from assay import formats
     from assay.cli.source import open_store
     from assay.models.base import Site
+    from assay.releases import references
 
-    coder, said = formats.read(path, format, scale=scale, k=k)
-    if "imported" not in said:
+    located = references.locate(ref, mirror)
+    if not located.origin and formats.known(located.path) == [formats.NATIVE]:
         raise BadInput(
-            f"{path} is Assay's own format already. Give its path to `assay eval`, or copy it into the store's coders."
+            f"{ref} is Assay's own format already. Give its path to `assay eval`, or copy it into the store's coders."
         )
+    coder, said = references.read(located, format, scale=scale, k=k, layer=layer)
     if model is not None:
         said["model"] = {"name": model}
     if site is not None:
@@ -66,6 +77,7 @@ def import_(
     store = open_store(common)
     if _to_do(store, name, said, again):
         _keep(store, name, coder, said)
+    left = _publish(store, name, coder, said, located)
     facts = store.manifest("coders", name)["about"]
     row = {"coder": name, "format": facts["imported"]["format"], "architecture": facts["architecture"]}
     row |= {
@@ -75,9 +87,21 @@ def import_(
         "site": facts.get("site"),
     }
     show([row], common, data=row | {"imported": facts["imported"]})
-    for line in facts["imported"]["notes"]:
+    for line in [*facts["imported"]["notes"], *left]:
         note(f"note: {line}", common)
     note(f"in {store.path('coders', name)}. Next: assay eval core {name}", common)
+
+
+def _publish(store: Store, name: str, coder: SparseCoder[Any], said: dict[str, Any], located: Located) -> list[str]:
+    """Keep what was published with the coder; what of it cannot be read."""
+    from assay.evaluate import describe
+    from assay.releases import published
+    from assay.splice import coder_hash
+
+    about = describe(coder) | {"model": (said.get("model") or {}).get("name"), "site": said.get("site")}
+    found, left = published.records(name, coder_hash(coder), about, located)
+    published.keep(store, found)
+    return left
 
 
 def _to_do(store: Store, name: str, said: dict[str, Any], again: Again) -> bool:

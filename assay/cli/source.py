@@ -109,6 +109,10 @@ def entry(store: Store, kind: str, ref: str) -> Path:
     if os.sep not in ref:
         return store.find(kind, ref)
     if not Path(ref).is_dir():
+        from assay.releases import references
+
+        if references.named(ref):
+            raise MissingFile(f"{ref} is not here. Fetch it first: assay import {ref} --name NAME, then use that name.")
         raise MissingFile(f"{ref} is no directory. Give a path, or a name without a slash from {store.root}/{kind}.")
     return Path(ref)
 

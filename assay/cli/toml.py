@@ -12,7 +12,7 @@ from cyclopts.config import Dict
 
 from assay.errors import BadInput
 
-REPLAYED = ("gather", "eval")
+REPLAYED = ("gather", "eval", "harvest")
 """Commands whose `--config` file holds flags in a table of the command's name. (That of `train` is a run file.)"""
 
 

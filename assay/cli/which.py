@@ -62,14 +62,19 @@ def _among(records: list[Record], fact: str, wanted: Sequence[str] | str | None,
     return [r for r in records if str(r.about.get(fact)) in wanted]
 
 
-def _between(records: list[Record], text: str, everything: Iterable[Record]) -> list[Record]:
-    from assay.results import sparsities
-
+def span(text: str) -> tuple[float, float]:
+    """A range of L0 from `20..100`, `20..` or `..100`."""
     ends = RANGE.fullmatch(text.strip())
     if ends is None or not (ends[1] or ends[2]):
         raise BadInput(f"--l0 {text!r} is no range of L0. Write e.g. 20..100, 20.. or ..100.")
+    return float(ends[1] or 0), float(ends[2] or "inf")
+
+
+def _between(records: list[Record], text: str, everything: Iterable[Record]) -> list[Record]:
+    from assay.results import sparsities
+
+    low, high = span(text)
     l0 = sparsities(everything)
-    low, high = float(ends[1] or 0), float(ends[2] or "inf")
     found = [r for r in records if low <= l0.get(r.coder_hash, -1.0) <= high]
     if records and not found:
         known = sorted({l0[r.coder_hash] for r in records if r.coder_hash in l0})

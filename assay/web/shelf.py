@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from assay.coders.base import SparseCoder
     from assay.features import Features
     from assay.models.base import Model
+    from assay.models.pieces import Pieces
 
+T = TypeVar("T")
 KEPT = 8
 """Coders, and features, that are held open at once."""
 
@@ -30,11 +33,13 @@ class Shelf:
         self.store = store
         self.model_lock = threading.Lock()
         self._live = live
-        self._records: tuple[tuple[tuple[str, int], ...], list[Record]] = ((), [])
-        self._reading = threading.Lock()
+        self._records: dict[Path, tuple[int, Record]] = {}
+        self._kept: dict[str, tuple[Any, Any]] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._manifest = lru_cache(1024)(lambda name, stamp: store.manifest("coders", name))
         self._coder = lru_cache(KEPT)(self._load)
         self._features = lru_cache(KEPT)(self._open)
+        self._pieces = lru_cache(KEPT)(self._spell)
 
     @property
     def live(self) -> Model | None:
@@ -70,14 +75,38 @@ class Shelf:
             return features.open(self.store, coder)  # raises
         return self._features(coder, entries[0], _stamp(self.store.find("features", entries[0]) / "manifest.json"))
 
+    def pieces(self, coder: str) -> Pieces:
+        """Strings of the tokens of a coder's model; ids where its tokenizer is not on this machine. No weights are loaded."""
+        model = self.manifest(coder)["about"].get("model") or {}
+        return self._pieces(str(model.get("name") if isinstance(model, dict) else model))
+
     def records(self) -> list[Record]:
-        """All results."""
-        files = sorted(self.store.root.glob("results/*/*.json"))
-        stamp = tuple((str(path), path.stat().st_mtime_ns) for path in files)
-        with self._reading:
-            if stamp != self._records[0]:
-                self._records = (stamp, results.load(self.store))
-            return self._records[1]
+        """All results; the same list while none has changed."""
+        homes = [self.store.path("results", name) for name in self.store.names("results")]
+        stamps = {path: _stamp(path) for home in homes for path in sorted(home.glob("[!.]*.json"))}
+        return self.kept("records", stamps, lambda: self._read(stamps))
+
+    def stamps(self) -> tuple[tuple[str, int], ...]:
+        """All coders, and when each was made: for `kept`."""
+        each = [(name, _stamp(self.store.path("coders", name) / "manifest.json")) for name in self.coders()]
+        return tuple((name, stamp) for name, stamp in each if stamp)
+
+    def kept(self, name: str, stamp: Any, make: Callable[[], T]) -> T:
+        """What `make` gave when the stamp was this one; else it is made again, once for all who ask."""
+        with self._locks.setdefault(name, threading.Lock()):
+            if name not in self._kept or self._kept[name][0] != stamp:
+                self._kept[name] = stamp, make()
+            return self._kept[name][1]
+
+    def _read(self, stamps: dict[Path, int]) -> list[Record]:
+        """Records of files; those that were read before are not read again."""
+        before, self._records = self._records, {}
+        for path, stamp in stamps.items():
+            old = before.get(path)
+            record = old[1] if old is not None and old[0] == stamp else results.find(self.store, path.parent.name, path.stem)
+            if record is not None:
+                self._records[path] = stamp, record
+        return sorted((r for _, r in self._records.values()), key=lambda r: (r.eval, r.coder, r.key))
 
     def _load(self, name: str, hash_: str) -> SparseCoder[Any]:
         import assay
@@ -90,9 +119,20 @@ class Shelf:
 
         return features.open(self.store, coder)
 
+    def _spell(self, model: str) -> Pieces:
+        from assay.models import pieces
+
+        if self._live is not None and self._live.name == model:
+            return pieces.Pieces(self._live.tokenizer)
+        return pieces.named(model)
+
 
 def _stamp(path: Path) -> int:
-    return path.stat().st_mtime_ns
+    """When a file was written last; 0 of one that is not there (any more)."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _shelf(request: Request) -> Shelf:

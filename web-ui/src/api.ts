@@ -28,7 +28,7 @@ const NOT_INSIDE = 'This is an exported page: it holds only what was exported. O
 
 async function refused(response: Response): Promise<Refused> {
   const body = await response.json().catch(() => null)
-  const detail = body?.message ?? (Array.isArray(body?.detail) ? body.detail.map((d: { msg: string }) => d.msg).join('; ') : null)
+  const detail = body?.message
   return new Refused(response.status, detail ?? `The server answered ${response.status}.`)
 }
 

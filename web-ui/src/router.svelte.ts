@@ -3,15 +3,15 @@ import { exported } from './api'
 
 class Place {
   #url = $state(new URL(exported ? `http://page${exported.start}` : location.href))
+  #path = $derived(decodeURI(this.#url.pathname)) // derived, so that a change of the query alone does not build the page anew
 
   constructor() {
-    if (exported) return
-    addEventListener('popstate', () => (this.#url = new URL(location.href)))
     addEventListener('click', (event) => this.#clicked(event))
+    if (!exported) addEventListener('popstate', () => (this.#url = new URL(location.href)))
   }
 
   get path(): string {
-    return decodeURI(this.#url.pathname)
+    return this.#path
   }
 
   get query(): URLSearchParams {
@@ -42,9 +42,10 @@ class Place {
   #clicked(event: MouseEvent): void {
     const link = (event.target as Element).closest?.('a')
     if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return
-    if (link.target || link.hasAttribute('download') || link.origin !== location.origin || link.getAttribute('href')?.startsWith('#')) return
+    const to = link.getAttribute('href') ?? ''
+    if (link.target || link.hasAttribute('download') || !/^\/(?!\/)/.test(to)) return
     event.preventDefault()
-    this.go(link.pathname + link.search)
+    this.go(to)
   }
 }
 

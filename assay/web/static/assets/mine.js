@@ -1,0 +1,1 @@
+function e(e){try{return localStorage.getItem(`assay-${e}`)}catch{return null}}function t(e,t){try{localStorage.setItem(`assay-${e}`,t)}catch{}}function n(e,t,n,r){for(let i=0;i<n;i++){let a=(r-1+i)%n+1;if(Object.keys(e[a]??{}).length<t)return a}return null}export{e as n,n as r,t};
