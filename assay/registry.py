@@ -181,6 +181,6 @@ def as_dataclass(name: str, rows: list[Setting], annotate: Any = None) -> type:
 
 CODERS = Folder("assay.coders", "architecture", also=("composed", "dictionary", "latents", "linear", "losses"))
 EVALS = Folder("assay.evals", "eval", also=("needs",))
-CORPORA = Folder("assay.corpora", "corpus", also=("pack", "rows", "documents", "local"))
+CORPORA = Folder("assay.corpora", "corpus", also=("pack", "rows", "documents", "local", "prompt"))
 FORMATS = Folder("assay.formats", "format", also=("building", "files", "plain", "torch_zip"))
 STUDIES = Folder("assay.studies", "study", also=())

@@ -20,7 +20,6 @@ STATIC = HERE.parent / "assay" / "web" / "static"
 SCHEMA, STAMP = HERE / "openapi.json", STATIC / "sources.sha256"
 SOURCES = (
     "src",
-    "public",
     "index.html",
     "package.json",
     "package-lock.json",

@@ -206,9 +206,10 @@ def described(
 ) -> Axis:  # fmt: skip
     """A score's axis, from what its eval declares of its metric and the values there are."""
     better, unit, doc = ("neither", "", "") if metric is None else (metric.better, metric.unit, metric.doc)
+    bounded = metric is not None and None not in (metric.floor, metric.ceiling)  # what lies between is what counts there
     return Axis(
         key=key, label=label(s.metric, s.where), better=better, unit=unit, doc=doc, reference=reference,
-        log=bool(min(values) > 0 and max(values) / min(values) > SPAN),
+        log=bool(not bounded and min(values) > 0 and max(values) / min(values) > SPAN),
     )  # fmt: skip
 
 

@@ -78,8 +78,6 @@ def _name(route: APIRoute) -> str:
 def _pages(static: Path) -> Callable[[str], Response]:
     def page(page: str) -> Response:
         """Every page is the same file, which then asks for the page's data."""
-        if page == "icon.svg":
-            return FileResponse(static / page)
         if page.endswith(DATA):
             return JSONResponse(guard.said("UnknownName", f"Nothing is at /{page}."), 404)
         if not (static / "index.html").exists():

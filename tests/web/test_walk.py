@@ -93,10 +93,16 @@ def test_from_the_explorer_to_steering(store, walked, page, picture):
     page.get_by_test_id("logits").wait_for()
     settled(page)
     picture(page, "latent")
-    page.get_by_role("link", name="Live", exact=True).click()
+    page.get_by_role("link", name="steer it").click()
+    page.wait_for_url("**/live?*")
     page.get_by_test_id("text").fill("The film was a complete waste of")
     page.get_by_test_id("show").click()
     page.locator("a[href*='/latents/']").first.wait_for()
+    page.get_by_test_id("new-tokens").fill("4")
+    page.get_by_test_id("generate").click()
+    for side in ("plain", "steered"):
+        page.get_by_test_id(side).locator(".token").nth(3).wait_for(timeout=60_000)
+    picture(page, "live")
     page.go_back()
     page.wait_for_url("**/latents/*")
 
@@ -123,7 +129,7 @@ def test_exported_pages_open_without_a_server(store, page, tmp_path):
     kept = notes.new_list("waste")
     notes.add(kept.id, "topk", latent)
     for path, seen in {
-        "/results": re.compile(r"\d+ of \d+ coders"), "/coders/topk": "512 of 512 latents", f"/coders/topk/latents/{latent}": f"Latent {latent} of topk",
+        "/results": re.compile(r"\d+ of \d+ coders"), "/coders/topk": "The 100 latents", f"/coders/topk/latents/{latent}": f"Latent {latent} of topk",
         "/compare?a=topk&b=relu": "relu", f"/lists/{kept.id}": "waste",
     }.items():  # fmt: skip
         file = exported(path, store=store).save(tmp_path / "page.html")
