@@ -27,17 +27,25 @@ COMPANIONS = {
     r"/coders/[^/]+": ("/training.json", "/scatter.bin", "/latents.json?offset=0&limit=100"),
 }
 """What a page asks for beside its own data, when it is opened without a choice in its address."""
-WITH_QUERY = ("/compare",)
-"""Pages whose data depends on the address's query."""
+COMPARE = "/compare"
+WAIT = 20
+"""Seconds that a comparison's answer is waited for at once; it is asked for until it is there."""
 
 
 def asked(page: str) -> list[str]:
     """Addresses of the data that a page shows."""
     parts = urlsplit(page)
     path = parts.path.rstrip("/")
-    query = f"?{parts.query}" if parts.query and path in WITH_QUERY else ""
-    own = f"{path or '/index'}.json{query}"
-    return [own, *(path + more for pattern, found in COMPANIONS.items() if re.fullmatch(pattern, path) for more in found)]
+    if path == COMPARE:
+        which = parts.query
+        return [
+            f"/compare.json?{which}",
+            "/coders.json",
+            f"/compare/latents.json?{which}&offset=0&limit=100",
+            f"/compare/scores.json?{which}",
+        ]
+    beside = (path + more for pattern, found in COMPANIONS.items() if re.fullmatch(pattern, path) for more in found)
+    return [f"{path or '/index'}.json", *beside]
 
 
 @router.get("/export.html", response_class=HTMLResponse)
@@ -68,7 +76,7 @@ def linked(app: FastAPI, page: str) -> list[str]:
     """Pages that go along with one: of a list, its latents."""
     if not re.fullmatch(r"/lists/\d+", urlsplit(page).path):
         return []
-    entries = answer(app, asked(page)[0])["entries"]
+    entries = (line["entry"] for line in answer(app, asked(page)[0])["entries"] if line["there"])
     return list(dict.fromkeys(f"/coders/{quote(entry['coder'])}/latents/{entry['latent']}" for entry in entries))
 
 
@@ -83,7 +91,16 @@ def inlined(page: str, start: str, answers: Mapping[str, Any]) -> str:
 
 
 def answer(app: FastAPI, url: str) -> Any:
-    """What the application answers to a GET: JSON as it is, bytes in base64. Raises the refusal as `BadInput`."""
+    """What the application answers to a GET, in the end: JSON as it is, bytes in base64. Raises the refusal as `BadInput`."""
+    if not url.startswith(COMPARE):
+        return _answer(app, url)
+    while True:
+        found = _answer(app, url if "/latents.json" in url else f"{url}&wait={WAIT}")
+        if None not in (found.get("found", 0), found.get("evals", 0)):
+            return found
+
+
+def _answer(app: FastAPI, url: str) -> Any:
     with ThreadPoolExecutor(1) as apart:  # a notebook's own thread has a loop that runs already
         status, body = apart.submit(lambda: asyncio.run(_ask(app, url))).result()
     if status != 200:

@@ -130,7 +130,7 @@ def test_exported_pages_open_without_a_server(store, page, tmp_path):
     notes.add(kept.id, "topk", latent)
     for path, seen in {
         "/results": re.compile(r"\d+ of \d+ coders"), "/coders/topk": "The 100 latents", f"/coders/topk/latents/{latent}": f"Latent {latent} of topk",
-        "/compare?a=topk&b=relu": "relu", f"/lists/{kept.id}": "waste",
+        "/compare?a=topk&b=relu": "mean largest cosine", f"/lists/{kept.id}": "waste",
     }.items():  # fmt: skip
         file = exported(path, store=store).save(tmp_path / "page.html")
         page.goto(file.as_uri())
