@@ -15,6 +15,7 @@ from assay.errors import BadInput
 from assay.models.pieces import Pieces, named
 from assay.rating import Line, Ratings
 from assay.rating.book import NAMES
+from assay.rating.outcome import Difference, Mean
 from assay.rating.sheet import MOST
 from assay.web.shelf import Shelf, Shelved
 
@@ -128,34 +129,6 @@ class MakersKey(BaseModel):
     key: str | None = Field(None, max_length=100)
 
 
-class MeanLine(BaseModel):
-    """A coder's mean on one scale, with a BCa bootstrap interval over items."""
-
-    coder: str
-    scale: str
-    n: int
-    mean: float | None
-    low: float | None
-    high: float | None
-    counts: list[int]
-
-
-class DifferenceLine(BaseModel):
-    """a − b on one scale, over pairs rated by the same people: BCa bootstrap interval, Wilcoxon–Pratt test."""
-
-    a: str
-    b: str
-    scale: str
-    n: int
-    mean: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    """Two-sided."""
-    p_greater: float | None
-    """One-sided: small where a is rated higher."""
-
-
 class ItemLine(BaseModel):
     """An item, unblinded."""
 
@@ -175,8 +148,8 @@ class RatingResults(BaseModel):
     """Of the intervals."""
     seed: int
     raters: list[str]
-    means: list[MeanLine]
-    differences: list[DifferenceLine]
+    means: list[Mean]
+    differences: list[Difference]
     agreement: dict[str, float | None]
     """Of each scale, the mean distance between two raters of one item."""
     items: list[ItemLine]
@@ -262,8 +235,7 @@ def rating_results(shelf: Shelved, sheet: Sheet) -> RatingResults:
     found = rating.outcome(book, sheet)
     return RatingResults(
         sheet=_line(book.sheet(sheet)), level=rating.LEVEL, seed=book.config(sheet).seed, raters=list(found.raters),
-        means=[MeanLine(**asdict(m)) for m in found.means], differences=[DifferenceLine(**asdict(d)) for d in found.differences],
-        agreement=found.agreement,
+        means=found.means, differences=found.differences, agreement=found.agreement,
         items=[ItemLine(item=i.item, coder=i.coder, latent=i.latent, pair=i.pair, ratings=i.ratings) for i in found.items],
     )  # fmt: skip
 

@@ -1133,10 +1133,10 @@ export interface components {
             shown: string[];
         };
         /**
-         * DifferenceLine
-         * @description a − b on one scale, over pairs rated by the same people: BCa bootstrap interval, Wilcoxon–Pratt test.
+         * Difference
+         * @description a − b on one scale, over pairs of items that the same raters rated.
          */
-        DifferenceLine: {
+        Difference: {
             /** A */
             a: string;
             /** B */
@@ -1831,10 +1831,10 @@ export interface components {
             key?: string | null;
         };
         /**
-         * MeanLine
-         * @description A coder's mean on one scale, with a BCa bootstrap interval over items.
+         * Mean
+         * @description A coder's mean on one scale, over its items; an item counts with the mean of its raters.
          */
-        MeanLine: {
+        Mean: {
             /** Coder */
             coder: string;
             /** Counts */
@@ -2219,13 +2219,13 @@ export interface components {
                 [key: string]: number | null;
             };
             /** Differences */
-            differences: components["schemas"]["DifferenceLine"][];
+            differences: components["schemas"]["Difference"][];
             /** Items */
             items: components["schemas"]["ItemLine"][];
             /** Level */
             level: number;
             /** Means */
-            means: components["schemas"]["MeanLine"][];
+            means: components["schemas"]["Mean"][];
             /** Raters */
             raters: string[];
             /** Seed */
