@@ -49,11 +49,17 @@ def migrate(kind: str, data: Mapping[str, Any], where: str | Path) -> dict[str, 
     return data
 
 
+def strict(cls: type[T]) -> type[T]:
+    """A dataclass whose unknown fields are refused. A class that others describe too says so itself, not only once it is read here."""
+    if "__pydantic_config__" not in vars(cls):
+        cls.__pydantic_config__ = ConfigDict(extra="forbid", ser_json_inf_nan="null")  # type: ignore[attr-defined]
+    return cls
+
+
 @functools.cache
 def _adapter(cls: Any) -> TypeAdapter[Any]:
     for part in _dataclasses_in(cls):
-        if "__pydantic_config__" not in vars(part):
-            part.__pydantic_config__ = ConfigDict(extra="forbid", ser_json_inf_nan="null")
+        strict(part)
     return TypeAdapter(cls)
 
 

@@ -96,6 +96,7 @@ class List:
     """How many."""
 
 
+@codec.strict
 @dataclass(frozen=True, kw_only=True)
 class EntryFile:
     """An entry of a list's file."""
@@ -106,6 +107,7 @@ class EntryFile:
     note: str = ""
 
 
+@codec.strict
 @dataclass(frozen=True, kw_only=True)
 class ListFile:
     """A list as a file of its own."""

@@ -10,6 +10,7 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, make_dataclass
 from functools import cache, cached_property
@@ -87,11 +88,11 @@ class Folder:
 
     def summary(self, key: str) -> str:
         """First line of the module's docstring."""
-        return (ast.get_docstring(tree(self._path(key))) or "").strip().split("\n")[0]
+        return self.doc(key).split("\n")[0]
 
     def doc(self, key: str) -> str:
         """The whole docstring of the module."""
-        return (ast.get_docstring(tree(self._path(key))) or "").strip()
+        return docstring(self._path(key))
 
     def settings(self, key: str) -> list[Setting]:
         """Fields of the entry's configuration class (the one whose name ends in `Config`), bases first."""
@@ -128,6 +129,16 @@ def _public_class(module: Any) -> Any:
 def tree(path: Path) -> ast.Module:
     """Parsed source of a file, read once."""
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def docstring(path: Path) -> str:
+    """Docstring of a source file. Where triple quotes open the file only they are parsed: help shows many of these."""
+    text = path.read_text(encoding="utf-8")
+    opening = text.split('"""', 2)
+    if len(opening) == 3 and not opening[0]:
+        return inspect.cleandoc(ast.literal_eval(f'"""{opening[1]}"""')).strip()
+    return (ast.get_docstring(tree(path)) or "").strip()
 
 
 def classes(path: Path) -> list[ast.ClassDef]:
