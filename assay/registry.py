@@ -194,4 +194,3 @@ CODERS = Folder("assay.coders", "architecture", also=("composed", "dictionary", 
 EVALS = Folder("assay.evals", "eval", also=("needs",))
 CORPORA = Folder("assay.corpora", "corpus", also=("pack", "rows", "documents", "local", "prompt"))
 FORMATS = Folder("assay.formats", "format", also=("building", "files", "plain", "torch_zip"))
-STUDIES = Folder("assay.studies", "study", also=())

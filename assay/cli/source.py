@@ -106,6 +106,8 @@ def open_store(common: Common, *, create: bool = True) -> Store:
 
 def entry(store: Store, kind: str, ref: str) -> Path:
     """Directory of an entry of the store by its name, or of one anywhere by a path with a slash."""
+    if "," in ref and not Path(ref).exists():
+        raise BadInput(f"{ref!r}: several are separated by spaces: {' '.join(ref.split(','))}")
     if os.sep not in ref:
         return store.find(kind, ref)
     if not Path(ref).is_dir():

@@ -49,6 +49,11 @@ def detect(path: Path) -> str:
         return found[0]
     if found:
         raise BadInput(f"{path} may be of several formats: {', '.join(found)}. Say which, by dialect= or --format.")
+    if path.is_dir() and {p.name for p in path.iterdir()} == {"manifest.json"}:
+        raise BadInput(
+            f"{path.name} has no weights here: it was taken from an export of its pages (assay dashboards import). They can be looked at; "
+            "to run it, import its weights under another name."
+        )
     there = ", ".join(sorted(p.name for p in path.iterdir())[:12]) if path.is_dir() else "a file"
     raise BadInput(
         f"{path} is a coder of no known format ({there or 'an empty directory'}). Known: {', '.join(dialects())}, and Assay's own. "

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from assay.corpora.prompt import prompt, special_ids
+from assay.dashboards.importing import KIND as ALONE
 from assay.errors import AssayError, BadInput, MissingFile
 from assay.features import Features
 from assay.harvest import Place
@@ -274,6 +275,8 @@ async def _sent(events: Generator[BaseModel]) -> AsyncIterator[str]:
 
 def _unusable(shelf: Shelf, name: str, about: Mapping[str, Any]) -> str | None:
     """Why a coder cannot be used with the live model."""
+    if about.get("kind") == ALONE:
+        return "only its pages were imported; it has no weights here"
     try:
         site, *others = Place.of(name, about).read
         width = shelf.model.d(site)

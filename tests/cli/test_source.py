@@ -15,7 +15,7 @@ from assay.activations import Planted
 from assay.activations.ground import PLANTED
 from assay.cli import run_file
 from assay.cli import source as source_module
-from assay.cli.source import Source
+from assay.cli.source import Source, entry
 from assay.errors import BadInput
 from assay.formats import native
 from assay.store import Store
@@ -152,3 +152,8 @@ def test_run_files_hold_all_of_a_source(source, tmp_path):
     (tmp_path / "run.toml").write_text(run_file.write(run, "a"), encoding="utf-8")
     assert run_file.read(tmp_path / "run.toml").source == source
     assert ("text" in codec.read_toml(tmp_path / "run.toml")) == (source.model is not None)
+
+
+def test_names_with_commas_between_them_are_told_apart(tmp_path):
+    with pytest.raises(BadInput, match=r"'a,b': several are separated by spaces: a b"):
+        entry(Store(tmp_path / "store"), "coders", "a,b")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+import assay
 from assay import features
 from assay.dashboards import importing, neuronpedia, rows, shown
 from assay.errors import AssayError, BadInput, DamagedFile, MissingFile, Unavailable
@@ -137,6 +138,15 @@ def same_examples(one: features.Features, other: features.Features, i: int) -> N
             )
             told.append(sorted(zip(ends, place, texts), key=repr))
         assert told[0] == told[1] and (told[0] or one.latent(i).dead)
+
+
+def test_pages_without_weights_are_looked_at_and_not_run(made, tmp_path):
+    other = Store(tmp_path / "other")
+    importing.take(made[2].parents[2], other)
+    with pytest.raises(BadInput, match=r"tiny\.2-mine has no weights here"):
+        assay.load(other.find("coders", "tiny.2-mine"))
+    (line,) = TestClient(create(Shelf(other, assay.model("tiny"))), base_url="http://127.0.0.1").get("/live.json").json()["coders"]
+    assert line["refused"] == "only its pages were imported; it has no weights here"
 
 
 def test_there_and_back(made, tmp_path):
