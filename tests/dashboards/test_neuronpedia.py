@@ -145,7 +145,9 @@ def test_pages_without_weights_are_looked_at_and_not_run(made, tmp_path):
     importing.take(made[2].parents[2], other)
     with pytest.raises(BadInput, match=r"tiny\.2-mine has no weights here"):
         assay.load(other.find("coders", "tiny.2-mine"))
-    (line,) = TestClient(create(Shelf(other, assay.model("tiny"))), base_url="http://127.0.0.1").get("/live.json").json()["coders"]
+    (line,) = (
+        TestClient(create(Shelf(other, assay.model("tiny"))), base_url="http://127.0.0.1").get("/live.json").json()["coders"]
+    )
     assert line["refused"] == "only its pages were imported; it has no weights here"
 
 
