@@ -48,7 +48,7 @@ check: $(VENV)/.test  ## lint, types, floors, docs
 	$(BIN)/ruff check $(wildcard $(CODE))
 	$(BIN)/ruff format --check $(wildcard $(CODE))
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest tests/test_layers.py tests/docs
+	$(BIN)/python -m pytest tests/test_layers.py tests/docs/test_reference.py
 
 bench: $(VENV)/.test bench-setup  ## speed beside other libraries and the floor, measured here: about two hours
 	ASSAY_PEERS=$(abspath $(PEERS)) $(BIN)/python -m benchmarks speed scaling

@@ -31,7 +31,7 @@ from assay.models.base import Model, Site
 from assay.progress import Progress, silent
 from assay.shapes import Float, Tensor
 from assay.splice import coder_hash, home, inference
-from assay.store import Draft, Store, sync, write_atomic
+from assay.store import Draft, Store, sync, weights_hash, write_atomic
 
 VERSION = 1  # counts the meaning of the numbers
 BLOCK = 2**13  # tokens of one run of the model
@@ -169,7 +169,7 @@ def harvest(
             jobs[-1].resume()
         _collect(jobs, model, text, save_seconds, progress)
         for job in jobs:
-            _finish(job, model, text, umap, seconds, progress)
+            _finish(job, model, text, store, umap, seconds, progress)
     return found
 
 
@@ -243,7 +243,7 @@ def _sparse(coder: SparseCoder[Any], x: Tensor) -> Codes:
     return Codes.of(values.float().numpy(), indices.numpy(), offsets.numpy(), coder.d_sae)
 
 
-def _finish(job: _Job, model: Model, text: Tokens, umap: bool, seconds: Any, progress: Progress) -> None:
+def _finish(job: _Job, model: Model, text: Tokens, store: Store, umap: bool, seconds: Any, progress: Progress) -> None:
     """From the collector's state to a finished entry."""
 
     def stage(done: int, total: int | None, unit: str) -> None:
@@ -262,9 +262,18 @@ def _finish(job: _Job, model: Model, text: Tokens, umap: bool, seconds: Any, pro
         "model": {"name": model.name, "fingerprint": model.fingerprint}, "site": job.inputs["write"],
         "text": {"corpus": text.packing.corpus, "rows": len(text), "tokenizer": text.packing.tokenizer} | asdict(text.config),
         "shape": job.inputs["shape"], "histogram_edges": summary.histogram_edges(job.collector), "logits": head is not None,
+        "weights": _stored(job, store),
     }  # fmt: skip
     device = str(home(job.coder))
     job.draft.finish(inputs=job.inputs, about=about, made=provenance.made(device=device, seconds=seconds()))
+
+
+def _stored(job: _Job, store: Store) -> str | None:
+    """Identity of the store's coder of this name, where it is the one that was harvested: a later one of the name is told apart by it."""
+    if not store.has("coders", job.name):
+        return None
+    there = store.find("coders", job.name)
+    return weights_hash(there) if coder_hash(native.read(there)) == job.inputs["coder"] else None
 
 
 def _reads_head(job: _Job, model: Model) -> bool:

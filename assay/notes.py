@@ -6,7 +6,7 @@
     notes.add(mine.id, "topk", 123)
     notes.file(mine.id)                     # as JSON, for other people's stores: notes.take(...)
 
-Two processes may write: SQLite with a write-ahead log, one transaction an operation. Others keep tables of their own in the same file:
+Two processes may write: one transaction an operation. Others keep tables of their own in the same file:
 `Notes(store, tables)` with `read()` and `write()`.
 """
 
@@ -148,7 +148,7 @@ class Notes:
         """A transaction: all of it is kept, or nothing where an error leaves the block."""
         db = self._open(self.path.absolute().as_uri())
         try:
-            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA journal_mode = DELETE")  # a write-ahead log could not be read where the store is read-only, nor over NFS
             db.execute("BEGIN IMMEDIATE")
             for name, columns in self.tables.items():
                 db.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")

@@ -234,3 +234,10 @@ def entry_hash(directory: Path) -> str:
     """Identity of a finished directory: sha256 over its files' names and hashes (not over who made it when)."""
     files = read_manifest(directory)["files"]
     return digest({name: entry["sha256"] for name, entry in files.items()})
+
+
+def weights_hash(directory: Path) -> str | None:
+    """Identity of a finished coder: its configuration and weights, not its training rows nor who made it. None without weights."""
+    files = read_manifest(directory)["files"]
+    own = {name: files[name]["sha256"] for name in ("config.json", "weights.safetensors") if name in files}
+    return digest(own) if len(own) == 2 else None

@@ -190,9 +190,3 @@ def save_baseline(
     with store.draft("coders", name) as draft:
         native.write(coder, draft.path, where)
         return draft.finish(inputs=inputs, about=facts, made=provenance.made(device=str(coder.W_dec.device)))
-
-
-def coder_hash(store: Store, name: str) -> str:
-    """Identity of a stored coder: its configuration and weights, not its training rows nor who made it."""
-    files = store.manifest("coders", name)["files"]
-    return digest({k: files[k]["sha256"] for k in ("config.json", "weights.safetensors")})

@@ -33,6 +33,7 @@ def test_labels(notes, store):
     notes.label("b", 3, "other")
     assert notes.label("a", 3, "<b>legal</b> texts", author="ada") == one
     assert Notes(Store(store.root)).labels("a", 3) == [one, two]
+    assert notes.path.read_bytes()[18:20] == b"\x01\x01"  # a rollback journal: a store that is read-only can be read
     assert (one.text, one.author, one.coder_hash) == ("<b>legal</b> texts", "ada", "f00")
     assert [label.text for label in notes.labels()] == ["<b>legal</b> texts", "statutes", "other"]
     assert [label.coder for label in notes.labels(latent=3)] == ["a", "a", "b"]

@@ -16,8 +16,8 @@ from assay import coders
 from assay.coders.base import Batch
 from assay.errors import BadFile, BadInput, DamagedFile, NotFinite, WidthMismatch
 from assay.randomness import generator
-from assay.store import Store
-from assay.sweep import coder_hash, sweep
+from assay.store import Store, weights_hash
+from assay.sweep import sweep
 from assay.train import TrainConfig, train
 from assay.training.optim import lr_factor
 
@@ -154,10 +154,10 @@ def test_a_name_taken_meanwhile_is_not_overwritten(store):
 
 def test_never_keeps_whatever_has_the_name(store):
     sweep(make(("topk",)), Stream(), CFG, store)
-    before = coder_hash(store, "topk")
+    before = weights_hash(store.find("coders", "topk"))
     other = {"topk": coders.new("topk", d_in=16, d_sae=32, k=5)} | make(("relu",))
     sweep(other, Stream(), CFG, store, again="never")
-    assert coder_hash(store, "topk") == before
+    assert weights_hash(store.find("coders", "topk")) == before
     assert store.has("coders", "relu")
 
 
@@ -173,19 +173,19 @@ def test_checkpoints_refuse_other_settings_and_damage(tmp_path):
 
 def test_sweep_saves_and_is_idempotent(store):
     paths = sweep(make(), Stream(), CFG, store, about={"site": "resid_post.3"})
-    before = {n: coder_hash(store, n) for n in paths}
+    before = {n: weights_hash(store.find("coders", n)) for n in paths}
     manifest = store.manifest("coders", "topk")
     assert manifest["about"]["site"] == "resid_post.3"
     assert manifest["about"]["kind"] == "trained"
     assert len((paths["relu"] / "train.jsonl").read_text().splitlines()) == 5
     assert not (store.root / "runs").exists() or not list((store.root / "runs").iterdir())
     sweep(make(), Stream(), CFG, store)
-    assert before == {n: coder_hash(store, n) for n in paths}
+    assert before == {n: weights_hash(store.find("coders", n)) for n in paths}
     other = {"topk": coders.new("topk", d_in=16, d_sae=32, k=5)}
     with pytest.raises(BadInput, match="already has a coder named 'topk'"):
         sweep(other, Stream(), CFG, store)
     sweep(other, Stream(), CFG, store, again="always")
-    assert coder_hash(store, "topk") != before["topk"]
+    assert weights_hash(store.find("coders", "topk")) != before["topk"]
     assert issubclass(BadInput, ValueError)
     assert issubclass(DamagedFile, BadFile)
 

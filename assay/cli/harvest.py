@@ -70,7 +70,7 @@ def harvest(
     places, origin = whereabouts(manifests, Flags(**pick(given, ORIGIN)))
     assert origin.corpus is not None
     own = origin.packing["max_tokens"]
-    wanted = tokens or min(TOKENS, own or TOKENS)
+    wanted = min(TOKENS, own or TOKENS) if tokens is None else tokens
     with progress("harvest", common) as display:
         model = open_model(origin.model, origin.model_dtype, machine, display)
         text = open_tokens(origin.corpus, replace(origin.text("train", wanted), split=split), model, store, display)

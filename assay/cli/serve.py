@@ -75,11 +75,12 @@ def serve(
         from assay.models import load
 
         model = load(live, dtype=model_dtype, device=machine.torch_device(), accept_terms=accept_terms)
-    here = host in ("127.0.0.1", "localhost", "::1")
+    here, everywhere = host in ("127.0.0.1", "localhost", "::1"), host in ("0.0.0.0", "::")
     token = token or (None if here else secrets.token_urlsafe(16))
     listening = _listen(host, port)
-    address = f"http://{'127.0.0.1' if here else host}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
-    application = create(Shelf(store, model), hosts=guard.LOCAL if here else (*guard.LOCAL, "*"), token=token)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
+    names = () if here else ("*",) if everywhere else (host, socket.gethostname(), socket.getfqdn())
+    application = create(Shelf(store, model), hosts=(*guard.LOCAL, *names), token=token)
     note(f"{store.root} is shown at {address}   (Ctrl-C stops)", common)
     if open:
         webbrowser.open(address)

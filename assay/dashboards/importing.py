@@ -27,7 +27,7 @@ from assay.models.base import Site
 from assay.models.pieces import Pieces, named
 from assay.progress import Progress, silent
 from assay.splice import coder_hash
-from assay.store import Draft, Store, digest, file_hash
+from assay.store import Draft, Store, digest, file_hash, weights_hash
 
 KIND = "dashboards"
 """Kind of a coder's entry that holds no coder."""
@@ -176,7 +176,7 @@ def _lay_down(
         "schema": codec.SCHEMAS["features"], "coder": taken.coder, "architecture": _architecture(store, taken), "d_sae": taken.latents,
         "tokens": n_tokens, "sampled_tokens": 0, "model": {"name": model}, "site": source.site,
         "text": {"corpus": text.packing.corpus, "rows": len(text)}, "histogram_edges": bins.edges()[first : last + 1].tolist(),
-        "logits": any(columns["top_logits"]),
+        "logits": any(columns["top_logits"]), "weights": None if taken.alone else weights_hash(store.find("coders", taken.coder)),
         "imported": {"format": "neuronpedia", "source": f"{source.model}/{source.id}", "tokens": "counted" if counted else "said", "left_out": taken.left_out},
     }  # fmt: skip
     with store.draft("features", taken.entry) as draft:

@@ -18,7 +18,7 @@ from assay import codec
 from assay.corpora.pack import Tokens
 from assay.errors import BadInput, DamagedFile, MissingFile, UnknownName
 from assay.features.layout import FURTHER, GROUP, KINDS, LISTS, SCALARS
-from assay.store import Store, read_manifest
+from assay.store import Store, read_manifest, weights_hash
 
 NUMPY = {pa.float16(): np.float32}  # what of arrays in memory is wider than on disk
 KEPT = 32  # row groups of each file that stay in memory
@@ -290,7 +290,12 @@ def open(store: Store, coder: str, text: str | None = None) -> Features:
     fitting = [name for name in there if name.rpartition(".")[2].startswith(text or "")]
     if not fitting:
         raise UnknownName.among(f"text that {coder} was harvested on", str(text), [name.rpartition(".")[2] for name in there])
-    return Features(store, fitting[0])
+    now = weights_hash(store.find("coders", coder)) if store.has("coders", coder) else None
+    for name in fitting:
+        found = Features(store, name)
+        if now is None or found.about.get("weights") in (None, now):
+            return found
+    raise MissingFile(f"{coder} was harvested with other weights than it has now. {_again(coder)} --store {store.root}")
 
 
 def _again(coder: str) -> str:

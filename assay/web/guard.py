@@ -71,7 +71,8 @@ class Guard:
             return None
         if (given := request.query_params.get("token")) is not None and _same(given, self.token):
             answer = RedirectResponse(str(request.url.remove_query_params("token")), 303)
-            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+            # lax, so that the link also opens from a chat or a wiki; writes are guarded by origin and content type
+            answer.set_cookie(COOKIE, self.token, httponly=True, samesite="lax", secure=request.url.scheme == "https")
             return answer
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         if any(_same(found, self.token) for found in (bearer, request.cookies.get(COOKIE, ""))):

@@ -85,7 +85,8 @@ def live(shelf: Shelved) -> Live:
 def codes(shelf: Shelved, asked: CodesOf) -> Codes:
     """The text's tokens, and the latents that are strongest on all of them or on some."""
     job = Job(shelf, asked)
-    found = job.reading
+    with shelf.reading():
+        found = job.reading
     at = ~job.prompt.special | asked.special
     if asked.at:
         at = np.isin(np.arange(len(at)), asked.at)
@@ -277,6 +278,8 @@ def _unusable(shelf: Shelf, name: str, about: Mapping[str, Any]) -> str | None:
     """Why a coder cannot be used with the live model."""
     if about.get("kind") == ALONE:
         return "only its pages were imported; it has no weights here"
+    if not about.get("site") and not (about.get("source") or {}).get("read"):
+        return "it learnt from vectors of a file, and nothing says of which site they are"
     try:
         site, *others = Place.of(name, about).read
         width = shelf.model.d(site)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from fastapi import Depends, Request
 
 from assay import results
-from assay.errors import Unavailable
+from assay.errors import Busy, Unavailable
 from assay.results import Record
 from assay.store import Store, entry_hash
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 KEPT = 8
 """Coders, and features, that are held open at once."""
+READINGS = 8
+"""Texts that are read, or wait to be, at once: each holds one of the server's threads, and pages need some too."""
 
 
 class Shelf:
@@ -32,6 +35,7 @@ class Shelf:
     def __init__(self, store: Store, live: Model | None = None):
         self.store = store
         self.model_lock = threading.Lock()
+        self._readings = threading.BoundedSemaphore(READINGS)
         self._live = live
         self._records: dict[Path, tuple[int, Record]] = {}
         self._kept: dict[str, tuple[Any, Any]] = {}
@@ -53,6 +57,16 @@ class Shelf:
             raise Unavailable("No model is loaded. Start the server with one: `assay serve STORE --live MODEL`.")
         return self._live
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Leave to read a text with the live model; `Busy` where too many do."""
+        if not self._readings.acquire(blocking=False):
+            raise Busy(f"{READINGS} texts are being read. Try again in a moment.")
+        try:
+            yield
+        finally:
+            self._readings.release()
+
     def coders(self) -> list[str]:
         """Names of all coders, baselines too."""
         return self.store.names("coders")
@@ -73,7 +87,8 @@ class Shelf:
         entries = features.names(self.store, coder)
         if not entries:
             return features.open(self.store, coder)  # raises
-        return self._features(coder, entries[0], _stamp(self.store.find("features", entries[0]) / "manifest.json"))
+        made = self.store.find("coders", coder), self.store.find("features", entries[0])
+        return self._features(coder, *(_stamp(path / "manifest.json") for path in made))
 
     def pieces(self, coder: str) -> Pieces:
         """Strings of the tokens of a coder's model; ids where its tokenizer is not on this machine. No weights are loaded."""
@@ -114,7 +129,7 @@ class Shelf:
         coder = assay.load(name, store=self.store.root, device=str(self._live.device) if self._live else "cpu")
         return coder.eval().requires_grad_(False)
 
-    def _open(self, coder: str, entry: str, stamp: int) -> Features:
+    def _open(self, coder: str, *stamps: int) -> Features:
         from assay import features
 
         return features.open(self.store, coder)

@@ -49,6 +49,8 @@ def test_a_token_is_asked_for_and_kept(store):
     assert client.get("/index.json").status_code == 401
     assert client.get("/index.json?token=wrong").status_code == 401
     assert client.get("/index.json", headers={"authorization": "Bearer secret"}).status_code == 200
+    link = client.get("/index.json?token=secret", follow_redirects=False)
+    assert "samesite=lax" in link.headers["set-cookie"].lower()  # strict: a link from a chat or a wiki would not open
     assert client.get("/index.json?token=secret").status_code == 200  # through the cookie that the link sets
     assert client.get("/index.json").status_code == 200
 

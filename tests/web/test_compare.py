@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -152,15 +153,21 @@ def test_without_a_harvest_or_vectors(store, tmp_path):
     assert row["token"] is None and row["density"] is None and row["correlation"] is None
 
 
-def test_a_harvest_of_other_weights_is_refused(tmp_path):
+def test_a_harvest_of_other_weights_is_none_of_these(tmp_path):
     changed = Store(tmp_path / "changed")
     entry(changed, LEFT, d_sae=60, k=2, tokens=600)
     features = changed.path("features", changed.names("features")[0]).rename(tmp_path / "old")
     shutil.rmtree(changed.path("coders", LEFT))
     entry(changed, LEFT, d_sae=60, k=2, tokens=600, seed=1)
     shutil.rmtree(changed.path("features", changed.names("features")[0]))
-    features.rename(changed.path("features", f"{LEFT}.{changed.names('tokens')[0]}"))
+    there = features.rename(changed.path("features", f"{LEFT}.{changed.names('tokens')[0]}")) / "manifest.json"
     client = TestClient(create(Shelf(changed)), base_url="http://127.0.0.1")
+    answer = client.get(f"/coders/{LEFT}/latents.json")
+    assert answer.status_code == 404 and "harvested with other weights than it has now" in answer.json()["message"]
+    assert not asked(client, "/compare.json", wait=60, b=LEFT)["found"]["a"]["harvested"]
+    said = json.loads(there.read_text())
+    assert said["about"].pop("weights")  # of an older harvest: nothing is known until the two are compared
+    there.write_text(json.dumps(said))
     answer = client.get("/compare.json", params={"a": LEFT, "b": LEFT, "wait": 60})
     assert answer.status_code == 400 and "assay harvest left" in answer.json()["message"]
 

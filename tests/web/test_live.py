@@ -17,7 +17,7 @@ import assay
 from assay.store import Store
 from assay.studies.steer import Steering, stream
 from assay.web.app import create
-from assay.web.shelf import Shelf
+from assay.web.shelf import READINGS, Shelf
 from assay.web.turns import MOST, Turns
 from tests.features.made import entry
 from tests.web.serving import running
@@ -228,6 +228,15 @@ def test_too_many_are_refused():
         with pytest.raises(Busy), turns.one():
             pass
     assert len(turns) == 0
+
+
+def test_reading_many_texts_leaves_threads_for_the_pages(shelf, client):
+    with ExitStack() as stack:
+        for _ in range(READINGS):
+            stack.enter_context(shelf.reading())
+        answer = codes(client)
+        assert answer.status_code == 409 and "Try again" in answer.json()["message"]
+    assert codes(client).status_code == 200
 
 
 def codes_of(shelf):
