@@ -50,7 +50,7 @@ def harvest(
     Parameters
     ----------
     coders
-        Names of coders in the store, or directories of coders. They may be of several sites of one model.
+        Names of coders in the store, or directories of coders, separated by spaces. They may be of several sites of one model.
     tokens
         Tokens of text that are read. Left out: as many as the coders' training text has, at most 1M.
     split
