@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from assay.activations import Live, Planted, Stored, Tensors, gather
@@ -65,27 +67,25 @@ _CALLED = {
 
 def load(
     ref: str | Path, *, store: str | Path | None = None, device: str | torch.device = "cpu", dialect: str | None = None,
-    scale: float | None = None, k: int | None = None, mirror: str | Path | None = None,
+    scale: float | Sequence[float] | None = None, k: int | None = None, layer: int | None = None,
+    mirror: str | Path | None = None,
 ) -> SparseCoder[Any]:  # fmt: skip
     """A saved coder: by its files, of any format; by its name in a store (`store`, else `ASSAY_STORE`, else ./assay-store); or of a
     release on the Hugging Face hub, RELEASE/ID or hf:owner/name/path[@revision].
 
     The format is found out from the files; `dialect` says it where they leave it open. `scale`: what activations were multiplied by
-    in training, and `k`: latents kept a token, where they leave that open. `mirror` (else `ASSAY_MIRROR`): a directory that holds
-    owner/name/…, instead of the hub.
+    in training, `k`: latents kept a token, and `layer`: which one of several in the files, where they leave that open. `mirror` (else
+    `ASSAY_MIRROR`): a directory that holds owner/name/…, instead of the hub.
     """
     from assay import formats
     from assay.releases import references
-    from assay.store import Store
 
     path = Path(ref)
-    if not path.exists() and references.named(str(ref)):
-        found = references.locate(str(ref), mirror)
-        path, scale = found.path, found.scale if scale is None else scale
-    elif os.sep not in str(ref) and not (path.exists() and formats.known(path)):
-        home = store or os.environ.get("ASSAY_STORE") or "assay-store"
-        path = Store(home, create=False).find("coders", str(ref))
-    return formats.load(path, dialect, scale=scale, k=k).to(device)
+    if path.exists() and formats.known(path):
+        found = references.locate(path)
+    else:
+        found = references.find(str(ref), store or os.environ.get("ASSAY_STORE") or "assay-store", mirror)
+    return formats.load(found.path, dialect, **references.hints(found, dialect, scale=scale, k=k, layer=layer)).to(device)
 
 
 def save(coder: SparseCoder[Any], path: str | Path) -> Path:

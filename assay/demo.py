@@ -95,6 +95,7 @@ def run(
     source = Stored(activations, cfg.site)
     about = {"model": {"name": model.name, "fingerprint": model.fingerprint}, "site": cfg.site}
     about |= {"demo": asdict(cfg), "text": {"corpus": cfg.corpus} | asdict(_packing(cfg, "train"))}
+    about["starts_with_bos"] = text.packing.bos is not None
     widths = {"d_in": source.d_in, "d_sae": cfg.d_sae}
     trained = {name: new(name, seed=cfg.seed, **with_l0(name, widths, cfg.l0)) for name in SWEEP}
     tokens = cfg.passes * (source.tokens or cfg.tokens)

@@ -34,9 +34,10 @@ class UnknownName(AssayError, LookupError):
     def among(cls, kind: str, name: str, known: Iterable[str], *, more: str = "") -> UnknownName:
         """The error for `name`, with the closest of the `known` names, or all of them when they are few."""
         options = sorted(known)
-        close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+        folded = {option.casefold(): option for option in options}
+        close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
         if close:
-            advice = f"Did you mean {close[0]!r}?"
+            advice = f"Did you mean {folded[close[0]]!r}?"
         elif options and len(options) <= 24:
             advice = "Known: " + ", ".join(options) + "."
         else:

@@ -135,7 +135,7 @@ def _score(
 
 
 def _estimate(supplies: Sequence[Supply[Any]], jobs: Sequence[str], coders: int, bench: Bench) -> Estimate:
-    """What the work will take at most; `jobs`: the eval of each score that is to be made."""
+    """What the work will take; `jobs`: the eval of each score that is to be made."""
     rate = tokens_per_second(bench.model) if any(s.reads == "model" for s in supplies) else 1.0
     gathering: dict[str, float] = {}
     for supply in supplies:

@@ -138,6 +138,8 @@ def nothing(record: Record, score: Score) -> Mapping[str, Any]:
     return {}
 
 
+LISTED = "`assay results show CODER` lists a coder's metrics."
+"""Where the names of metrics are to be seen."""
 CORE = ("l0", "loss_recovered[ablation=mean]", "fvu", "kl", "frac_alive")
 
 
@@ -150,7 +152,7 @@ def table(records: Sequence[Record], metrics: Sequence[str] | None = None) -> li
     wanted = [s for s in known if "dataset=" not in s] if metrics is None else list(metrics)
     for spec in wanted:
         if spec not in known:
-            raise UnknownName.among("metric", spec, known)
+            raise UnknownName.among("metric", spec, known, more=LISTED)
     return [who(r) | {spec: r.score(spec) for spec in wanted} for r in records]
 
 

@@ -222,6 +222,8 @@ def verify(directory: Path, *, only: str | None = None) -> None:
 def compare(directory: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Compare a file of a directory with what its manifest says of it."""
     file, mend = directory / name, f"Delete {directory} and run the command that made it again."
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise DamagedFile(f"The manifest of {directory} names {name!r}, which lies outside of it. {mend}")
     if not file.exists():
         raise MissingFile(f"{file} is missing though its manifest lists it. {mend}")
     if (size := file.stat().st_size) != entry["bytes"]:

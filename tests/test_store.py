@@ -58,6 +58,9 @@ def test_verify_names_what_is_wrong(store):
     (path / "file.txt").unlink()
     with pytest.raises(MissingFile, match="is missing"):
         disk.verify(path)
+    for name in ("../outside", "/dev/zero"):
+        with pytest.raises(DamagedFile, match="lies outside"):
+            disk.compare(path, name, {"bytes": 5, "sha256": ""})
 
 
 def test_names_are_checked(store):

@@ -2,32 +2,32 @@
 
 A coder of others that opens without an error can still be put to the wrong use: at another site, on rows with or without BOS, on activations
 of another scale, with a matrix the wrong way round. L0 and FVU of some thousand tokens show it. Each such fault is then undone in trial
-(sites near by, rows cut otherwise, scales, norms, transposes, b_dec taken off or not) and what fits best is named, if it fits clearly
-better. BOS is judged by the first token of each row: in most models nothing else feels it much, and that one greatly. Faults are tried one
-at a time: two at once are noticed, but not named.
+(other sites, rows cut otherwise, scales, norms, transposes, b_dec taken off or not) and what fits best is named, if it fits clearly
+better. Then, with that mended, all the others are tried anew, for two faults may hide each other. BOS comes last: whether first tokens fare
+better in rows cut otherwise can only be seen where all else is right, since at a wrong site or scale they may do so of a right coder too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from assay.check.judging import Fit, Report, Said, Tally, Trial, judged
-from assay.check.rows import drawn, firsts, other, pieces
-from assay.check.ways import Way, rows_otherwise, ways
+from assay.check.bench import Bench
+from assay.check.judging import ALIKE, Fit, Report, Said, Trial, bos_is_doubted, bos_is_wrong, certain, clearest, dubious
+from assay.check.ways import Use
 from assay.coders.base import SparseCoder
 from assay.errors import BadInput
 from assay.models.base import Model, Site
 from assay.progress import Progress, silent
-from assay.splice import home, inference
+from assay.splice import inference
 
 if TYPE_CHECKING:
     from assay.corpora.pack import Tokens
 
 __all__ = ["Fit", "Report", "Said", "Trial", "check"]
-SAMPLE = 256  # vectors on which a scale is sought
 
 
 def check(
@@ -46,52 +46,61 @@ def check(
             f"The coder reads {coder.d_in} and gives {coder.d_out}, but {reads} of {model.name} has width {model.d(reads)} and {target} "
             f"{model.d(target)}. Sites of width {coder.d_in}: {_some(s for s in model.sites() if model.d(s) == coder.d_in)}."
         )
-    rows = drawn(text, vectors, seed)
-    turned = other(rows, model)
+    bench = Bench.of(model, text, said, vectors, seed, progress)
     with torch.no_grad(), inference(coder):
-        sample = next(pieces(model, rows, [reads, target]))
-        tried = [*ways(coder, model, reads, target, said, sample[reads][:SAMPLE], sample[target][:SAMPLE])]
-        tried += [rows_otherwise(coder, reads, target, turned)] if turned else []
-        fits = _measured(coder, model, tried, rows, turned, progress)
-        first = _first(coder, model, text, reads, target, seed) if turned else None
-    trials = [Trial(cause=w.cause, what=w.what, mend=w.mend, fit=fit) for w, fit in zip(tried, fits) if w.cause]
-    return judged(said, fits[0], trials, first)
+        return _report(bench, Use(coder=coder, reads=reads, predicts=target))
+
+
+def _report(bench: Bench, start: Use) -> Report:
+    """All but BOS first, as each alone and then together fits best; BOS with that mended."""
+    said, given, trials = bench.said, bench.fits([start])[0], bench.everything(start)
+    causes = _causes(bench, start, given, trials)
+    doubt = None if causes else dubious(said, given, trials)
+    best = causes[-1] if causes else min(trials, key=lambda t: t.fit.misfit(said), default=None)
+    if best is not None and not causes and best.fit.misfit(said) >= given.misfit(said):
+        best = None
+    use, fit = (start, given) if best is None else (best.use, best.fit)
+    bare, first = bench.bos(start), bench.first(use)
+    turned = bare if best is None else bench.bos(use)
+    if bare is not None and turned is not None:
+        if not certain(said, given) and bos_is_wrong(said, fit, turned.fit):
+            causes = [*causes, turned] if causes and _less(said, causes[0], bare) else [bare, *causes]
+        elif bos_is_doubted(first):
+            doubt = turned if causes else doubt or bare
+        trials.append(bare)
+    trials.sort(key=lambda t: t.fit.misfit(said))
+    return Report(said=said, given=given, trials=trials, causes=causes, doubt=doubt, first=first)
+
+
+def _causes(bench: Bench, start: Use, given: Fit, trials: list[Trial]) -> list[Trial]:
+    """What is clearly wrong but BOS: one thing, and one more that shows once the first is mended."""
+    said = bench.said
+    one = clearest(said, given, trials)
+    if one is None:
+        return []
+    two = clearest(said, one.fit, bench.everything(one.use, but=one.cause))
+    found = [one] if two is None else _settled(bench, start, one, two)
+    return found if found[-1].fit.agrees(said, whole=False) else []
+
+
+def _settled(bench: Bench, start: Use, one: Trial, two: Trial) -> list[Trial]:
+    """The first of two faults was judged with the second still there: a site at a wrong scale, say. So it is sought anew."""
+    if one.cause not in ("site", "scale"):
+        return [one, two]
+    anew = dubious(bench.said, two.fit, bench.everything(two.use, only=one.cause))
+    if anew is None:
+        return [one, two]
+    two = replace(two, use=anew.use, fit=anew.fit)
+    a = anew.use
+    back = 1 / ALIKE < a.scale < ALIKE if one.cause == "scale" else (a.reads, a.predicts) == (start.reads, start.predicts)
+    return [two] if back else [replace(one, what=anew.what, mend=anew.mend), two]
+
+
+def _less(said: Said, one: Trial, other: Trial) -> bool:
+    """Whether one leaves less to explain than the other, of all vectors."""
+    return one.fit.misfit(said, whole=True) <= other.fit.misfit(said, whole=True)
 
 
 def _some(sites: Iterator[Site]) -> str:
     found = [str(s) for s in sites]
     return ", ".join(found[:12]) + (" …" if len(found) > 12 else "") if found else "none, so it is of another model"
-
-
-def _measured(
-    coder: SparseCoder[Any], model: Model, ways: Sequence[Way], rows: Tokens, other: Tokens | None, progress: Progress
-) -> list[Fit]:
-    tallies = [Tally(coder.d_out) for _ in ways]
-    for text, otherwise in ((rows, False), (other, True)):
-        some = [(way, tally) for way, tally in zip(ways, tallies) if way.other_rows is otherwise]
-        if text is None or not some:
-            continue
-        sites, done = [s for way, _ in some for s in (way.reads, way.predicts)], 0
-        for piece in pieces(model, text, sites):
-            for way, tally in some:
-                y_hat, l0 = way.through(piece[way.reads].to(home(coder)))
-                tally.add(piece[way.predicts], y_hat, l0)
-            done += len(piece[sites[0]])
-            progress(done, text.n_tokens, "trials")
-    return [tally.fit() for tally in tallies]
-
-
-def _first(
-    coder: SparseCoder[Any], model: Model, text: Tokens, reads: Site, target: Site, seed: int
-) -> tuple[float, float] | None:
-    """Mean error over square of the first token of rows, as they are and with BOS otherwise."""
-    given = firsts(text, seed)
-    turned = given and other(given, model)
-    if given is None or turned is None:
-        return None
-    found = []
-    for some in (given, turned):
-        parts = [(p[target], coder(p[reads].to(home(coder))).to(p[target])) for p in pieces(model, some, [reads, target])]
-        errors = torch.cat([(y - y_hat).square().sum(-1) / y.square().sum(-1).clamp_min(1e-12) for y, y_hat in parts])
-        found.append(float(errors.mean()))
-    return found[0], found[1]

@@ -17,6 +17,8 @@ from assay.errors import AssayError
 
 FAILED, USAGE, CRASHED, INTERRUPTED, PIPE = 1, 2, 70, 130, 141
 """Exit codes: the user's to mend · not understood · ours to mend (EX_SOFTWARE) · Ctrl-C or SIGTERM · nobody reads our output."""
+RESUMES = ("demo", "gather", "train", "eval", "harvest")
+"""Commands that keep what is done, and go on from it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
     except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to resume", debug)
+        resumes = bool(words) and words[0] in RESUMES
+        _complain("interrupted; run the same command again to resume" if resumes else "interrupted", debug)
         return INTERRUPTED
     except BrokenPipeError:
         # whoever read our output has gone (`assay … | head`); the interpreter's own flush at exit must not stumble over it

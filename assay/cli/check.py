@@ -12,8 +12,6 @@ What fits clearly better is named. Exit code 1 where the coder fails.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
@@ -21,17 +19,18 @@ from cyclopts import App, Parameter
 from assay.cli.flags import COMMON, MACHINE, Common, Count, Machine, about, config, pick, takes
 from assay.cli.output import note, show
 from assay.cli.progress import progress
+from assay.cli.reading import FORMAT, READING, Reading, opened
 from assay.errors import BadInput
 
 if TYPE_CHECKING:
     from assay.check import Fit, Report, Said
     from assay.coders.base import SparseCoder
+    from assay.releases.references import Located
     from assay.store import Store
 
 CODER = Parameter(help="A coder's name in the store; its files, of any format; RELEASE/ID; or hf:owner/name/path.")
 ORIGIN = config("cli/origin.py", "Flags", group="Source")
 SHOWN = 6  # trials in the table
-LOCAL = "A directory that holds owner/name/…, laid out as on the hub, in place of the hub."
 app = App(name="check", help=about(__doc__))
 
 
@@ -39,8 +38,7 @@ app = App(name="check", help=about(__doc__))
 @takes(ORIGIN)
 def check_(
     coder: Annotated[str, CODER], /, *, l0: float | None = None, fvu: float | None = None, predict: str | None = None,
-    tokens: Count = 2000, seed: int = 0,
-    mirror: Annotated[Path | None, Parameter(env_var="ASSAY_MIRROR", metavar="DIRECTORY", help=LOCAL)] = None,
+    tokens: Count = 2000, seed: int = 0, format: FORMAT = None, reading: Reading = READING,
     machine: Machine = MACHINE, common: Common = COMMON, **given: Any,
 ) -> None:  # fmt: skip
     """
@@ -56,13 +54,15 @@ def check_(
         Tokens to measure on.
     seed
         Draws them.
+    format
+        Its format, where the files leave it open: see `assay list formats`.
     """
     from assay.check import check
     from assay.cli.source import open_model, open_store, open_tokens
 
     store = open_store(common)
-    one, facts, said = _opened(coder, store, mirror)
-    said = _said(said, l0, fvu)
+    located, one, facts = opened(coder, store.root, reading, format)
+    said = _said(_expected(located, one, store), l0, fvu)
     origin, reads, predicts = _origin(coder, facts, given, predict)
     with progress("check", common) as display:
         model = open_model(origin.model, origin.model_dtype, machine, display)
@@ -74,24 +74,17 @@ def check_(
         raise BadInput(_failure(coder, report))
 
 
-def _opened(ref: str, store: Store, mirror: Path | None) -> tuple[SparseCoder[Any], dict[str, Any], Said]:
-    """A coder, what its manifest or its files say, and what it should do."""
-    from assay import formats, results
+def _expected(located: Located, coder: SparseCoder[Any], store: Store) -> Said:
+    """What a coder should do: as was published with it, or measured here before."""
+    from assay import results
     from assay.check.expected import expected
     from assay.evaluate import describe
-    from assay.releases import published, references
+    from assay.releases import published
 
-    if os.sep not in ref and not Path(ref).exists():
-        coder, facts = formats.read(store.find("coders", ref))
-        return (
-            coder,
-            facts,
-            expected(coder, results.load(store, "core", published.MARK + ref), results.load(store, "core", ref)),
-        )
-    located = references.locate(ref, mirror)
-    coder, facts = references.read(located)
-    records, _ = published.records(Path(ref).name, "", describe(coder), located)
-    return coder, facts, expected(coder, records, [])
+    if name := located.stored:
+        return expected(coder, results.load(store, "core", published.MARK + name), results.load(store, "core", name))
+    records, _ = published.records(located.name, "", describe(coder), located)
+    return expected(coder, records, [])
 
 
 def _said(said: Said, l0: float | None, fvu: float | None) -> Said:
@@ -153,9 +146,12 @@ def _failure(name: str, report: Report) -> str:
     head = f"{name} has L0 {given.l0:.3g} and FVU {given.fvu:.3g}" + (f"; {said.source}: {should}." if should else ".")
     if (cause := report.cause) is None:
         return f"{head} Nothing that was tried explains it: check the model, its revision and its number type, and the text."
+    more = "".join(
+        f" And then: {t.cause}. {t.what}: L0 {t.fit.l0:.3g}, FVU {t.fit.fvu:.3g}: {t.mend}." for t in report.causes[1:]
+    )
     if cause.cause == "bos" and report.first:
         return (
             f"{head} Likely cause: BOS. The first token of each row is off by {report.first[0]:.0%} of its square, {cause.what} by "
-            f"{report.first[1]:.0%}: {cause.mend}."
+            f"{report.first[1]:.0%}: {cause.mend}.{more}"
         )
-    return f"{head} Likely cause: {cause.cause}. {cause.what}: L0 {cause.fit.l0:.3g}, FVU {cause.fit.fvu:.3g}. If so: {cause.mend}."
+    return f"{head} Likely cause: {cause.cause}. {cause.what}: L0 {cause.fit.l0:.3g}, FVU {cause.fit.fvu:.3g}. If so: {cause.mend}.{more}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.cli.flags import Common
 from assay.cli.output import print_json, show
-from assay.cli.results import EMPTY, by_eval, headline, without_constants
+from assay.cli.results import EMPTY, asked_of, headline, without_constants
 
 if TYPE_CHECKING:
     from assay.results import Record
@@ -21,9 +21,9 @@ def show_all(records: Sequence[Record], names: list[str] | None, common: Common,
     from assay import codec, results
 
     found = {}
-    for name, part in by_eval(records).items():
-        wanted = names or (None if all_ else [s for s in results.CORE if any(r.score(s) for r in part)] or headline(part))
-        wanted = [n for n in results.table(part, wanted)[0] if n not in results.WHO]  # refuses unknown names
+    for name, (part, asked) in asked_of(records, names).items():
+        wanted = asked or (None if all_ else [s for s in results.CORE if any(r.score(s) for r in part)] or headline(part))
+        wanted = [n for n in results.table(part, wanted)[0] if n not in results.WHO]
         found[name] = rows(part, wanted)
     if common.json:
         print_json([{k: codec.to_data(v) for k, v in row.items()} for part in found.values() for row in part])

@@ -38,6 +38,7 @@ from assay.cli.flags import (
 )
 from assay.cli.output import note, print_json
 from assay.cli.progress import progress
+from assay.cli.reading import MIRROR
 from assay.cli.toml import resolved
 from assay.errors import UnknownName
 
@@ -67,27 +68,19 @@ def build(words: Sequence[str]) -> App:
 def eval_(
     evals: Annotated[str, Parameter(metavar="EVAL,EVAL")],
     coders: Annotated[list[str], Parameter(negative=())],
-    *,
-    tokens: Count | None = None,
-    corpus_tokens: Count | None = None,
-    baselines: str | None = None,
-    frozen_tokens: Count | None = None,
-    preset: Literal["default", "fast", "paper"] = "default",
-    seed: int = 0,
-    again: AGAIN = "missing",
+    *, tokens: Count | None = None, corpus_tokens: Count | None = None, baselines: str | None = None,
+    frozen_tokens: Count | None = None, preset: Literal["default", "fast", "paper"] = "default", seed: int = 0,
+    mirror: MIRROR = None, again: AGAIN = "missing",
     config: Annotated[Path | None, Parameter(group=GENERAL, metavar="FILE")] = None,
-    machine: Machine = MACHINE,
-    common: Common = COMMON,
-    said: frozenset[str] = frozenset(),
-    **given: Any,
-) -> None:
+    machine: Machine = MACHINE, common: Common = COMMON, said: frozenset[str] = frozenset(), **given: Any,
+) -> None:  # fmt: skip
     """
     Parameters
     ----------
     evals
         Names from `assay list evals`, separated by commas; or all: those that these coders can take.
     coders
-        Names of coders in the store, or directories of coders.
+        Coders, separated by spaces: names in the store; files, of any format; RELEASE/ID of `assay list releases`; hf:owner/name/path.
     tokens
         Held-out tokens, for evals that read some. Left out: each eval's own default.
     corpus_tokens
@@ -107,17 +100,19 @@ def eval_(
         A resolved configuration, as it is kept beside the results (TOML); flags override it.
     """
     from assay.cli.bench import Bench, suited
-    from assay.cli.origin import Flags, read_coders
+    from assay.cli.origin import Flags, elsewhere, read_coders
     from assay.cli.source import open_store
 
     store = open_store(common)
     settings, names = {key: given[key] for key in said}, list(registry.EVALS) if evals == "all" else evals.split(",")
     chosen = {name: _eval(name, settings, preset, tokens, seed) for name in names}
-    loaded, manifests = read_coders(coders, store)
+    loaded, manifests = read_coders(coders, store, mirror)
     flags = Flags(**pick(given, ORIGIN))
     if evals == "all":
         chosen = suited(chosen, manifests, flags)
     bench = Bench.of(chosen, manifests, flags, baselines, frozen_tokens, corpus_tokens, seed)
+    for line in elsewhere(manifests, flags.site if bench.origin else None):
+        note(line, common)
     with progress("eval", common) as display:
         records = bench.measured(chosen, loaded, manifests, again, store, machine, common, display)
     said_of = {"coders": coders, "tokens": tokens, "corpus_tokens": corpus_tokens, "baselines": baselines, "preset": preset}

@@ -60,7 +60,7 @@ def harvest(
     config
         harvest.toml, as it is kept beside what was harvested; flags override it.
     """
-    from assay.cli.origin import Flags, read_coders
+    from assay.cli.origin import Flags, elsewhere, read_coders
     from assay.cli.source import open_model, open_store, open_tokens, said_of
     from assay.harvest import harvest as run
     from assay.store import write_atomic
@@ -76,7 +76,8 @@ def harvest(
         text = open_tokens(origin.corpus, replace(origin.text("train", wanted), split=split), model, store, display)
         on = {name: coder.to(model.device) for name, coder in loaded.items()}
         found = run(on, model, text, places, store=store, umap=umap, again=again, progress=display)
-    note(said_of(model), common)
+    for line in [said_of(model), *elsewhere(manifests, given["site"])]:
+        note(line, common)
     flags = {"coders": coders, "tokens": wanted, "split": split, "umap": umap} | origin.flags() | {"site": given["site"]}
     for path in found.values():
         write_atomic(path / "harvest.toml", resolved("harvest", flags))

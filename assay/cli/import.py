@@ -9,18 +9,19 @@ For example:
 
 The format is found out from the files; nothing in them is executed. What they say of model, site and rows of text is kept, and where
 the coder is from: path or release, sha256, format, version. Figures that were published with it stand in the store beside ours, as
-those of `published:NAME`. `assay eval` and `assay export` also take a path in place of a name.
+those of `published:NAME`. `assay eval`, `assay check` and `assay export` also take a path or a reference in place of a name.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from assay.cli.flags import AGAIN, COMMON, Again, Common, about
 from assay.cli.output import note, show
+from assay.cli.reading import FORMAT, READING, Reading
 from assay.errors import BadInput
 
 if TYPE_CHECKING:
@@ -28,16 +29,13 @@ if TYPE_CHECKING:
     from assay.releases.references import Located
     from assay.store import Store
 
-LOCAL = "A directory that holds owner/name/…, laid out as on the hub, in place of the hub."
 app = App(name="import", help=about(__doc__))
-MIRROR = Annotated[Path | None, Parameter(env_var="ASSAY_MIRROR", metavar="DIRECTORY", help=LOCAL)]
 
 
 @app.default
 def import_(
-    ref: str, /, *, name: str, format: Annotated[str | None, Parameter(metavar="FORMAT")] = None, scale: float | None = None,
-    k: int | None = None, layer: int | None = None, model: str | None = None, site: str | None = None, mirror: MIRROR = None,
-    again: AGAIN = "missing", common: Common = COMMON,
+    ref: str, /, *, name: str, format: FORMAT = None, model: str | None = None, site: str | None = None,
+    reading: Reading = READING, again: AGAIN = "missing", common: Common = COMMON,
 ) -> None:  # fmt: skip
     """
     Parameters
@@ -48,12 +46,6 @@ def import_(
         What to call it here.
     format
         Its format, where the files leave it open: see `assay list formats`.
-    scale
-        What activations were multiplied by in training, where the files say that they were but not by what.
-    k
-        Latents kept a token, where neither the files nor their path say it.
-    layer
-        Which one, where the files hold several (cross-layer transcoders).
     model
         The model it is for, where the files do not say: a hub id, a directory, smollm2.
     site
@@ -64,12 +56,12 @@ def import_(
     from assay.models.base import Site
     from assay.releases import references
 
-    located = references.locate(ref, mirror)
+    located = references.locate(ref, reading.mirror)
     if not located.origin and formats.known(located.path) == [formats.NATIVE]:
         raise BadInput(
             f"{ref} is Assay's own format already. Give its path to `assay eval`, or copy it into the store's coders."
         )
-    coder, said = references.read(located, format, scale=scale, k=k, layer=layer)
+    coder, said = references.read(located, format, scale=reading.scale, k=reading.k, layer=reading.layer)
     if model is not None:
         said["model"] = {"name": model}
     if site is not None:
@@ -108,14 +100,26 @@ def _to_do(store: Store, name: str, said: dict[str, Any], again: Again) -> bool:
     """Whether this is not imported yet; a name that another coder has is an error rather than a loss."""
     if again == "always" or not store.has("coders", name):
         return True
-    old = store.manifest("coders", name)["about"]
-    alike = (old.get("imported") or {}).get("files") == said["imported"]["files"]
-    if again == "never" or (alike and all(old.get(fact) == said.get(fact) for fact in ("model", "site"))):
+    was, now = _identity(store.manifest("coders", name)["about"]), _identity(said)
+    other = [what for what in now if was[what] != now[what]]
+    if again == "never" or not other:
         return False
-    raise BadInput(
-        f"{store.root} already has another coder named {name!r}. "
-        "Give this one another name, or replace the old one with --again always."
-    )
+    there = f"{store.root} already has another coder named {name!r}."
+    if "files" not in other:
+        one_by_one = ", ".join(f"{what} {_word(was[what])}, now {_word(now[what])}" for what in other)
+        there = f"{store.root} has {name!r} from these files already, imported otherwise: {one_by_one}."
+    raise BadInput(f"{there} Give this one another name, or replace the old one with --again always.")
+
+
+def _identity(about: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides what an imported coder is: its files, how they were read, and what it is for."""
+    imported, model = about.get("imported") or {}, about.get("model") or {}
+    read = {what: imported.get(what) for what in ("files", "format", "scale", "k", "layer")}
+    return read | {"model": model.get("name"), "site": about.get("site")}
+
+
+def _word(value: Any) -> str:
+    return "not said" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _keep(store: Store, name: str, coder: SparseCoder[Any], said: dict[str, Any]) -> None:

@@ -72,8 +72,11 @@ def releases(
 
     found = catalogue.search(name, model=model, layer=layer, site=site, width=width, l0=span(l0) if l0 else None)
     if not found:
-        known = ", ".join(sorted({m.rpartition("/")[2] for m in catalogue.models()}))
-        raise BadInput(f"No coder of the catalogue is of this kind. Models: {known}. hf:owner/name/path names what it lacks.")
+        flags = {"model": model, "layer": layer, "site": site, "width": width, "l0": l0}
+        said = " ".join([*filter(None, [name]), *(f"--{flag} {value}" for flag, value in flags.items() if value is not None)])
+        raise BadInput(
+            f"No coder of the catalogue is all of this: {said}. Leave one out; hf:owner/name/path names what it lacks."
+        )
     one_by_one = all or len(found) <= SHOWN
     show([_coder(e) for e in found] if one_by_one else _by_release(found), common)
     if not one_by_one:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from assay.cli.source import entry
 from assay.errors import BadInput
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class Origin:
         """From flags, and from manifests where flags are left out. `reads`: whether text is needed at all."""
         said = {n: a for n, a in about.items() if a.get("text") and flags.corpus in (None, a["text"]["corpus"])}
         plain = {n: {"text": {k: v for k, v in a["text"].items() if k not in ("split", "max_tokens")}} for n, a in said.items()}
-        if reads and flags.corpus is None and not plain:
-            raise BadInput(f"{', '.join(about)}: no manifest says which text the coder learnt from. Say --corpus.")
+        _ask(about, flags, reads)
         for name, text in ((n, a["text"]) for n, a in said.items() if reads):
             if text.get("split") != "train" or flags.held_out not in (None, text.get("held_out")):
                 raise BadInput(
@@ -71,10 +70,9 @@ class Origin:
         packing |= {k: v for k in ("context", "bos", "held_out", "chat") if (v := getattr(flags, k)) is not None}
         corpus = flags.corpus or packing.get("corpus")
         dtype = flags.model_dtype or (None if flags.model else _agreed(about, "model_dtype", "--model-dtype"))
-        model = flags.model or _needed(
-            {n: {"model": m["name"]} for n, a in about.items() if (m := a.get("model"))}, about, "model"
-        )
-        return cls(model, dtype, flags.site or _needed(about, about, "site"), corpus, packing)
+        models = {n: {"model": m["name"]} for n, a in about.items() if (m := a.get("model"))}
+        model, site = flags.model or _agreed(models, "model", "--model"), flags.site or _agreed(about, "site", "--site")
+        return cls(model, dtype, site, corpus, packing)
 
     def text(self, split: Literal["train", "held_out"], max_tokens: int | None) -> PackConfig:
         """How to cut one part of the text."""
@@ -106,11 +104,40 @@ def _agreed(about: About, what: str, flag: str) -> Any:
     return values[0] if values else None
 
 
-def _needed(about: About, coders: About, what: str) -> Any:
-    value = _agreed(about, what, f"--{what}")
-    if value is None:
-        raise BadInput(f"{', '.join(coders)}: no manifest says which {what} the coder is for. Say --{what}.")
-    return value
+def _ask(about: About, flags: Flags, reads: bool) -> None:
+    """Refuse where neither flags nor manifests say model, site or, where it `reads`, text. Names all that is missing at once."""
+    needed = {"model": "model", "site": "site"} | ({"corpus": "text"} if reads else {})
+    missing = {
+        flag: fact
+        for flag, fact in needed.items()
+        if getattr(flags, flag) is None and not any(a.get(fact) for a in about.values())
+    }
+    if not missing:
+        return
+    kinds, names = {(a.get("source") or {}).get("kind") for a in about.values()}, ", ".join(about)
+    source = "vectors of a file" if kinds == {"tensors"} else "planted vectors" if is_planted(about) else None
+    widths = " and ".join(str(d) for d in sorted({a["config"]["d_in"] for a in about.values()})) if source else ""
+    why = f"{names} learnt from {source}, {widths} wide: no manifest says" if source else f"{names}: no manifest says"
+    raise BadInput(f"{why} which {_and(missing.values())} to use. Say {_and(f'--{flag}' for flag in missing)}.")
+
+
+def _and(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def elsewhere(about: About, site: str | None) -> list[str]:
+    """A note for each coder that was trained at another site than the one that a person says."""
+    from assay.models.base import Site
+
+    if site is None:
+        return []
+    own = {n: a.get("site") or ", ".join((a.get("source") or {}).get("read") or ()) for n, a in about.items()}
+    return [
+        f"note: {n} was trained at {there}, not at {site}."
+        for n, there in own.items()
+        if there and there != str(Site.parse(site))
+    ]
 
 
 def truth_of(about: About) -> PlantedSource:
@@ -150,14 +177,18 @@ def places_of(about: About) -> dict[str, dict[str, str]]:
     return found
 
 
-def read_coders(refs: Sequence[str], store: Store) -> tuple[dict[str, SparseCoder[Any]], dict[str, dict[str, Any]]]:
-    """Coders by name, and what their manifests say. `refs` are names in the store, or directories of any format."""
-    from assay import formats
+def read_coders(
+    refs: Sequence[str], store: Store, mirror: Path | None = None
+) -> tuple[dict[str, SparseCoder[Any]], dict[str, dict[str, Any]]]:
+    """Coders by name, and what their manifests or files say. `refs`: names in the store, files of any format, RELEASE/ID, hf:…"""
+    from assay.cli.reading import opened_plainly
 
     found, about = {}, {}
     for ref in refs:
-        path = entry(store, "coders", ref)
-        if path.name in found:
-            raise BadInput(f"Two coders are called {path.name!r}. Results go by name: rename one.")
-        found[path.name], about[path.name] = formats.read(path)
+        located, coder, said = opened_plainly(ref, store.root, mirror)
+        if located.name in found:
+            raise BadInput(
+                f"Two coders are called {located.name!r}. Results go by name: rename one, or `assay import` it under another."
+            )
+        found[located.name], about[located.name] = coder, said
     return found, about

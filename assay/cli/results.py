@@ -133,14 +133,14 @@ def tables(records: list[Record], metrics: list[str] | None, common: Common, amo
 
     if not records:
         print(EMPTY)
-    for i, (name, part) in enumerate(by_eval(records).items()):
+    for i, (name, (part, asked)) in enumerate(asked_of(records, metrics).items()):
         print(f"\n{name}" if i else name)
-        if name == "core" and metrics is None:
+        if name == "core" and asked is None:
             board = results.leaderboard(part if among is None else among)
             shown = [p for p in board if p.record.key in {r.key for r in part}]
             show(places(shown), common, empty="No coder has an L0 and a loss.")
         else:
-            names = metrics or headline(part)
+            names = asked or headline(part)
             rows = [_cells(row) for row in results.table(part, names)] + without_coder(part, names)
             show(without_constants(rows), common)
 
@@ -220,6 +220,20 @@ def select(store: Store, eval: str | None, which: Which) -> tuple[list[Record], 
 def by_eval(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Records of each eval."""
     return {name: [r for r in records if r.eval == name] for name in dict.fromkeys(r.eval for r in records)}
+
+
+def asked_of(records: Sequence[Record], metrics: list[str] | None) -> dict[str, tuple[list[Record], list[str] | None]]:
+    """Records of each eval, and those of the metrics that it has (None where none are asked for); evals with none of them are left out."""
+    from assay import results
+
+    if records and metrics is not None:
+        results.table(records, metrics)  # refuses what no eval has
+    found = {}
+    for name, part in by_eval(records).items():
+        asked = None if metrics is None else [m for m in metrics if any(r.score(m) for r in part)]
+        if asked is None or asked:
+            found[name] = part, asked
+    return found
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,9 @@ def serve(
     here, everywhere = host in ("127.0.0.1", "localhost", "::1"), host in ("0.0.0.0", "::")
     token = token or (None if here else secrets.token_urlsafe(16))
     listening = _listen(host, port)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/" + (
+        f"?token={token}" if token else ""
+    )
     names = () if here else ("*",) if everywhere else (host, socket.gethostname(), socket.getfqdn())
     application = create(Shelf(store, model), hosts=(*guard.LOCAL, *names), token=token)
     note(f"{store.root} is shown at {address}   (Ctrl-C stops)", common)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -104,17 +105,25 @@ def open_store(common: Common, *, create: bool = True) -> Store:
     return Store(common.store or HERE, create=create)
 
 
-def entry(store: Store, kind: str, ref: str) -> Path:
-    """Directory of an entry of the store by its name, or of one anywhere by a path with a slash."""
+def apart(ref: str) -> str:
+    """A name as it is; an error where it is several with commas between them."""
     if "," in ref and not Path(ref).exists():
         raise BadInput(f"{ref!r}: several are separated by spaces: {' '.join(ref.split(','))}")
+    return ref
+
+
+def entry(store: Store, kind: str, ref: str) -> Path:
+    """Directory of an entry of the store by its name, or of one anywhere by a path with a slash."""
+    apart(ref)
     if os.sep not in ref:
         return store.find(kind, ref)
     if not Path(ref).is_dir():
         from assay.releases import references
 
-        if references.named(ref):
-            raise MissingFile(f"{ref} is not here. Fetch it first: assay import {ref} --name NAME, then use that name.")
+        if kind == "coders" and (Path(ref).is_file() or references.named(ref)):
+            raise BadInput(
+                f"{ref} is no entry of the store. First: assay import {shlex.quote(ref)} --name NAME, then that name."
+            )
         raise MissingFile(f"{ref} is no directory. Give a path, or a name without a slash from {store.root}/{kind}.")
     return Path(ref)
 
@@ -166,7 +175,7 @@ def _several(
         return Mixed([(first, 1 - source.mix_share), (other, source.mix_share)]), facts
     if source.side_by_side:
         others = [_gathered(source, other, store, machine, progress)[0] for other in source.side_by_side]
-        return SideBySide([first, *others]), {key: value for key, value in facts.items() if key == "text"}
+        return SideBySide([first, *others]), {key: value for key, value in facts.items() if key in ("text", "starts_with_bos")}
     return first, facts
 
 
@@ -188,7 +197,7 @@ def _gathered(
     facts: dict[str, Any] = {"model": {k: model[k] for k in ("name", "fingerprint")}, "model_dtype": model["dtype"]}
     if store.has("tokens", tokens):
         packing = store.manifest("tokens", tokens)["about"]
-        facts["text"] = {"corpus": packing["corpus"]} | packing["config"]
+        facts |= {"text": {"corpus": packing["corpus"]} | packing["config"], "starts_with_bos": packing["bos"] is not None}
     return stored, facts | _site(stored.read, stored.predict)
 
 
@@ -200,7 +209,7 @@ def _at_work(
     model = open_model(ref, source.model_dtype or "fastest", machine, progress)
     tokens = open_tokens(corpus, text, model, store, progress)
     facts = {"model": {"name": ref, "fingerprint": model.fingerprint}, "model_dtype": str(model.dtype).removeprefix("torch.")}
-    facts |= {"text": {"corpus": corpus} | asdict(text)}
+    facts |= {"text": {"corpus": corpus} | asdict(text), "starts_with_bos": tokens.packing.bos is not None}
     sites, share = list(source.site), source.held_out_share
     if source.end_to_end:
         ahead = EndToEnd(model, tokens, sites[0], loss=source.end_to_end, held_out_share=share)

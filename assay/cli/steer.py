@@ -95,13 +95,15 @@ def _swept(
     """A row for each strength."""
     import torch
 
-    from assay.cli.origin import Flags, Origin, read_coders
+    from assay.cli.origin import Flags, Origin, elsewhere, read_coders
     from assay.cli.source import open_model, open_store, said_of
     from assay.corpora.prompt import prompt, special_ids
     from assay.studies.steer import Point, sweep
 
     coders, manifests = read_coders([ref], open_store(common, create=False))
     origin = Origin.of(manifests, Flags(**said), reads=False)
+    for line in elsewhere(manifests, said["site"]):
+        note(line, common)
     with progress("steer", common) as display:
         model = open_model(origin.model, origin.model_dtype, machine, display)
         ((_, coder),) = coders.items()

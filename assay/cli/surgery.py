@@ -150,13 +150,13 @@ def _operated(
     """Operate on a coder and keep the new one, where that is to be done. Gives the old one's name."""
     from assay import surgery
     from assay.cli.origin import read_coders
-    from assay.cli.source import entry
+    from assay.releases import references
     from assay.splice import coder_hash
     from assay.store import digest
 
     loaded, said = read_coders([ref], store)
     ((old, parent),) = loaded.items()
-    if store.path("coders", job.name) == entry(store, "coders", ref):
+    if store.path("coders", job.name) == references.find(ref, store.root).path:
         raise BadInput(f"The new coder needs a name of its own; {old!r} is the old one's.")
     with progress(operation, common) as display:
         source = _source(given, old, said[old], store, machine, display, job.seed)

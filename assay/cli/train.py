@@ -11,8 +11,9 @@ For example:
 
 A run file has the tables [source], [text], [train], and one [coder.NAME] with `architecture` and settings for each coder; all learn
 from one stream, so the model runs once. A coder's table may name a `recipe`, a coder to go on from (`init`), and training settings of
-its own ([coder.NAME.train]). Before it begins a run says what it will take, and refuses what will not fit; --budget only says so. The
-resolved file is kept beside each coder as run.toml, and report.html shows how its training went. Ctrl-C at any moment; the same
+its own ([coder.NAME.train]). With --model the whole corpus is cut into rows before training begins; --corpus-tokens 5M stops after so
+many tokens, enough for a short run. Before it begins a run says what it will take, and refuses what will not fit; --budget only says
+so. The resolved file is kept beside each coder as run.toml, and report.html shows how its training went. Ctrl-C at any moment; the same
 command goes on from the last checkpoint and ends in the same weights.
 """
 

@@ -100,7 +100,9 @@ class Matryoshka(BatchTopK):
 def prefix_lengths(fractions: str, d_sae: int) -> list[int]:
     """Lengths that "1/4,1/2,1" or "0.25,0.5,1" stand for, at least 1 each. Those that round to the same count once."""
     try:
-        shares = [Fraction(part.strip()) for part in fractions.split(",")]
+        shares = [
+            Fraction(part.strip()) for part in fractions.lower().replace("e", "?").split(",")
+        ]  # 1e-9999999 would take for ever
     except (ValueError, ZeroDivisionError):
         raise BadInput(f'fractions must read like "1/4,1/2,1", got {fractions!r}.') from None
     if shares[0] <= 0 or shares[-1] != 1 or any(a >= b for a, b in pairwise(shares)):

@@ -9,7 +9,7 @@ from assay.compare import LEVELS, TWINS, declared
 from assay.errors import BadInput, UnknownName
 from assay.evals.base import Metric
 from assay.figures.base import MARKERS, Axis, Line, colour, label
-from assay.results import Record, Score, latest, sparsities
+from assay.results import LISTED, Record, Score, latest, sparsities
 from assay.statistics import SAME, Interval
 
 L0 = Axis(
@@ -180,7 +180,7 @@ def _keys(name: str, records: Sequence[Record]) -> list[str]:
         return [name]
     found = {key_of(r, s): s for r in records for s in r.scores if name in (s.spec, f"{r.eval}/{s.spec}")}
     if not found:
-        raise UnknownName.among("metric", name, {s.spec for r in records for s in r.scores})
+        raise UnknownName.among("metric", name, {s.spec for r in records for s in r.scores}, more=LISTED)
     there = scores(records, [name])
     if not (kept := [key for key in found if key in there]):
         raise BadInput(f"No coder has a value of {name}: {next(iter(found.values())).reason or 'it is missing'}.")

@@ -67,22 +67,23 @@ def read(
     """The coder in files of any dialect, and what they say: model, site, and under `imported` where it is from."""
     from assay.formats import building, native
     from assay.formats.base import Hints
-    from assay.store import file_hash, read_manifest
+    from assay.store import file_hash
 
     name = name or detect(path)
     if name == NATIVE:
-        has = (path / "manifest.json").exists()
-        return native.read(path), read_manifest(path)["about"] if has else native.describe(path)["about"]
+        return native.read(path), native.about(path)
     found = dialect(name).read(path, Hints(scale=scale, k=k, layer=layer))
+    about, plain, scaled = found.about, found.plain, found.scaled
     origin = {
         "format": name, "path": str(path), "files": {file.name: file_hash(file) for file in found.files}, "version": found.version,
         "dtype": str(found.dtype).removeprefix("torch."), "notes": list(found.notes),
     }  # fmt: skip
     plain = found.plain
+    del found  # what holds a coder's numbers is let go as soon as another does: there are at most two
     if scale is not None:
         origin["scale"] = scale
-        plain = plain if found.scaled else plain.with_scale(scale)
-    return building.coder(plain), {**found.about, "imported": origin}
+        plain = plain if scaled else plain.with_scale(scale)
+    return building.coder(plain), {**about, "imported": origin}
 
 
 def load(
@@ -107,7 +108,7 @@ def write(
     """Write a coder in a dialect; what got lost, in words. Number type: as it was imported, else float32."""
     import torch
 
-    from assay.formats import building, native
+    from assay.formats import base, building, native
 
     about = about or {}
     if name == NATIVE:
@@ -118,7 +119,8 @@ def write(
         raise BadInput(
             f"{name} is read, but not written. Written: {', '.join(n for n in dialects() if hasattr(dialect(n), 'write'))}."
         )
-    kept = getattr(torch, (about.get("imported") or {}).get("dtype", "float32"), torch.float32)
+    said = getattr(torch, str((about.get("imported") or {}).get("dtype")), None)
+    kept = said if isinstance(said, torch.dtype) else torch.float32
     plain, takes = building.plain(coder), getattr(module, "TAKES", ())
     if plain.widths and "sites" not in takes:
         raise BadInput(
@@ -126,6 +128,7 @@ def write(
         )
     if plain.gate == "matching_pursuit" and "pursuit" not in takes:
         raise BadInput(f"{name} has no matching pursuit. Export to saelens.")
+    lost = []
     if plain.weighed and "weighed" not in takes:
-        plain = plain.unweighed()
-    return module.write(plain, directory, about, dtype or kept)
+        lost, plain = base.resized(plain.W_dec.norm(dim=1)), plain.unweighed()
+    return [*lost, *module.write(plain, directory, about, dtype or kept)]

@@ -21,6 +21,7 @@ import torch
 from assay.errors import AssayError
 from assay.formats.plain import Plain
 from assay.models.base import Site
+from assay.shapes import Float, Tensor
 
 HUB = (
     (r"gpt2-small", "openai-community/gpt2"),
@@ -110,6 +111,16 @@ def hook_of(site: str) -> str:
     return f"blocks.{parsed.layer}.{HOOKS.get(parsed.kind, f'hook_{parsed.kind}')}"
 
 
+def resized(norms: Float[Tensor, " d_sae"]) -> list[str]:
+    """What gets lost where decoder rows of these lengths are made unit rows: nothing where they are."""
+    if torch.allclose(norms, torch.ones_like(norms)):
+        return []
+    return [
+        f"the size of latents: each is multiplied by the length of its decoder row ({float(norms.min()):.3g} to {float(norms.max()):.3g}), which "
+        "is 1 then. Reconstructions stay"
+    ]
+
+
 def slice_note(layer: int, layers: int) -> str:
     """What one layer of a cross-layer transcoder is."""
     return (
@@ -143,13 +154,17 @@ def facts(
 
 
 def said_of(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The converse, for writers, of any manifest's facts: model, site, predicts, corpus, context and bos, each None where not known."""
+    """The converse, for writers, of any manifest's facts: model, site, predicts, corpus, context, and bos: whether rows start with it.
+
+    Each None where not known. bos=auto is what the tokenizer does: training writes down beside it what that was.
+    """
     said, text = about.get("said") or {}, about.get("text") or {}
     packing = about.get("packing") or text
     source = about.get("source") or {}
+    bos = {"always": True, "never": False}.get(str(packing.get("bos")), about.get("starts_with_bos"))
     reads = about.get("site") or next(iter(source.get("read") or ()), None) or said.get("reads")
     return {
         "model": (about.get("model") or {}).get("name") or said.get("model"),
         "reads": reads, "predicts": source.get("predict") or said.get("predicts"),
-        "corpus": said.get("corpus") or text.get("corpus"), "context": packing.get("context"), "bos": packing.get("bos"),
+        "corpus": said.get("corpus") or text.get("corpus"), "context": packing.get("context"), "bos": bos,
     }  # fmt: skip

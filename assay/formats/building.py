@@ -11,7 +11,6 @@ import torch
 from assay import coders, registry
 from assay.coders.base import SparseCoder
 from assay.coders.batch_topk import BatchTopK
-from assay.coders.composed import Composed
 from assay.coders.crosscoder import Crosscoder
 from assay.coders.frozen_decoder import FrozenDecoder
 from assay.coders.gated import Gated
@@ -30,6 +29,8 @@ from assay.formats.plain import Gate, Plain
 from assay.shapes import Float, Tensor
 
 UNIT = 1e-2  # decoder rows whose lengths differ from 1 by less are taken as unit rows, also in half precision
+STATE = {"threshold_batches": 1, "draws": 0, "b_in": 0.0, "site_scale": 1.0}
+"""State of coders beside what `Plain` names."""
 GATES: dict[type, Gate] = {
     ReLU: "relu", PAnneal: "relu", TopK: "topk", BatchTopK: "batch_topk", Matryoshka: "matryoshka", JumpReLU: "jumprelu",
     Gated: "gated",
@@ -38,35 +39,40 @@ GATES: dict[type, Gate] = {
 
 @torch.no_grad()
 def coder(plain: Plain, *, seed: int = 0) -> SparseCoder[Any]:
-    """The coder that these numbers are, in eval mode."""
+    """The coder that these numbers are, in eval mode. It has copies of them, and nothing is drawn that they would replace."""
+    with torch.device("meta"):
+        made = _unfilled(plain, seed)
+    inner = getattr(made, "inner", made)
+    if isinstance(inner, LinearCoder):
+        plain = plain.with_centring(inner.centred)
+    made.to_empty(device="cpu")
+    for name, place in made.state_dict().items():
+        place.copy_(_number(plain, name.removeprefix("inner.")))
+    return made.eval()
+
+
+def _unfilled(plain: Plain, seed: int) -> SparseCoder[Any]:
+    """The same without its numbers."""
     widths = {"d_in": plain.d_in, "d_sae": plain.d_sae, "d_out": plain.d_out if plain.d_out != plain.d_in else None}
-    around = _around(plain)
     if plain.gate == "matching_pursuit":
-        return _pursuit(plain, widths, seed)
-    settings = _settings(plain)
-    if around:
-        said = ",".join(f"{name}={value}" for name, value in settings.items())
-        more = {"normalised": {"norm": plain.norm}, "crosscoder": {"widths": plain.widths}}.get(around, {})
-        made = coders.new(around, seed=seed, **widths, of=plain.gate, settings=said, **more)
-        assert isinstance(made, Composed)
-        inner = made.inner
-    else:
-        made = inner = coders.new(plain.gate, seed=seed, **widths, **settings)
-    assert isinstance(inner, LinearCoder)
-    _fill(inner, plain.with_centring(inner.centred))
-    if isinstance(made, SkipTranscoder):
-        assert plain.W_skip is not None
-        made.W_skip.copy_(plain.W_skip)
-    return made.eval()
+        _around(plain)
+        settings = {name: getattr(plain, name) for name in ("k", "tolerance", "residual", "repeats")}
+        return coders.new("matching_pursuit", seed=seed, **widths, **settings)
+    settings, around = _settings(plain), _around(plain)
+    if around is None:
+        return coders.new(plain.gate, seed=seed, **widths, **settings)
+    said = ",".join(f"{name}={value}" for name, value in settings.items())
+    more = {"normalised": {"norm": plain.norm}, "crosscoder": {"widths": plain.widths}}.get(around, {})
+    return coders.new(around, seed=seed, **widths, of=plain.gate, settings=said, **more)
 
 
-def _pursuit(plain: Plain, widths: dict[str, Any], seed: int) -> MatchingPursuit:
-    settings = {name: getattr(plain, name) for name in ("k", "tolerance", "residual", "repeats")}
-    made = coders.new("matching_pursuit", seed=seed, **widths, **settings)
-    made.W_dec.copy_(plain.W_dec)
-    assert isinstance(made, MatchingPursuit)
-    made.b_dec.copy_(plain.b_dec)
-    return made.eval()
+def _number(plain: Plain, name: str) -> Tensor:
+    """What a tensor of a coder's state holds. One that is not known here is an error: nothing is left to chance."""
+    if name in STATE:
+        return torch.tensor(STATE[name])
+    if name == "log_threshold":
+        return plain.thresholds.double().clamp_min(torch.finfo(torch.float32).tiny).log()
+    return getattr(plain, name)
 
 
 def _around(plain: Plain) -> str | None:
@@ -100,22 +106,6 @@ def _settings(plain: Plain) -> dict[str, Any]:
         settings["fractions"] = ",".join(f"{m}/{plain.d_sae}" for m in accumulate(plain.groups[:-1])) + ",1"
         settings["fractions"] = settings["fractions"].lstrip(",")
     return settings
-
-
-def _fill(inner: LinearCoder[Any], plain: Plain) -> None:
-    """Put the numbers in their places."""
-    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
-        getattr(inner, name).copy_(getattr(plain, name))
-    if isinstance(inner, Gated):
-        assert plain.r_mag is not None and plain.b_mag is not None
-        inner.r_mag.copy_(plain.r_mag)
-        inner.b_mag.copy_(plain.b_mag)
-    if isinstance(inner, JumpReLU):
-        inner.log_threshold.copy_(plain.thresholds.double().clamp_min(torch.finfo(torch.float32).tiny).log())
-    if isinstance(inner, BatchTopK):
-        assert plain.threshold is not None
-        inner.threshold.fill_(float(plain.threshold))
-        inner.threshold_batches.fill_(1)
 
 
 @torch.no_grad()

@@ -19,12 +19,13 @@ import torch
 from assay import codec
 from assay.errors import BadInput, DamagedFile
 from assay.formats import torch_zip
-from assay.formats.base import NO_THRESHOLD, Found, Hints, facts, home, hook_of, said_of, site_of
+from assay.formats.base import NO_THRESHOLD, Found, Hints, facts, home, hook_of, resized, said_of, site_of
 from assay.formats.files import Facts, damage, taken
 from assay.formats.plain import Gate, Plain
 from assay.shapes import Tensor
 from assay.store import write_atomic
 
+TAKES = ("weighed",)
 WEIGHTS, CONFIG = "sae.pt", "config.json"
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 THRESHOLD = "jumprelu.log_threshold"
@@ -115,10 +116,11 @@ def write(plain: Plain, directory: Path, about: Mapping[str, Any], dtype: torch.
 
 def _fitting(plain: Plain) -> tuple[Plain, list[str]]:
     """The same function as one of its types, and what got lost."""
+    biased = bool(plain.with_centring(True).b_enc.any())
     if plain.gate == "gated":
         return plain.as_jumprelu(), ["gated is written as jumprelu"]
-    if plain.gate in BIASED or not bool(plain.with_centring(True).b_enc.any()):
-        return plain, []
+    if plain.gate in BIASED or not biased:
+        return (plain.unweighed(), resized(plain.W_dec.norm(dim=1))) if plain.weighed else (plain, [])
     if plain.gate == "topk":
         raise BadInput("Bussmann's TopK coders have no encoder bias; this one's is not 0. Export to saelens.")
     return plain.as_jumprelu(), [f"{plain.gate} with an encoder bias is written as jumprelu: k is not kept"]

@@ -21,6 +21,7 @@ from assay.formats.files import damage, lines_of, safetensors_of, taken
 from assay.formats.plain import Plain
 from assay.store import write_atomic
 
+TAKES = ("weighed",)  # as thresholds, one a latent
 FILE = re.compile(r"layer_(\d{1,3})\.safetensors")
 CONFIG = "config.yaml"
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")

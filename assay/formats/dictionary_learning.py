@@ -19,7 +19,7 @@ import torch
 from assay import codec
 from assay.errors import BadInput, DamagedFile
 from assay.formats import torch_zip
-from assay.formats.base import Found, Hints, facts, home, said_of, site_of
+from assay.formats.base import Found, Hints, facts, home, resized, said_of, site_of
 from assay.formats.files import Facts, damage, taken
 from assay.formats.plain import Gate, Plain
 from assay.shapes import Tensor
@@ -120,11 +120,11 @@ def write(plain: Plain, directory: Path, about: Mapping[str, Any], dtype: torch.
         raise BadInput("dictionary_learning has neither transcoders nor normalised inputs. Export to saelens or sparsify.")
     kind = _class(plain)
     _, centred, names = CLASSES[kind]
-    plain = plain.with_centring(centred)
+    plain, lost = plain.with_centring(centred), []
     if kind == "AutoEncoder":
         norms = plain.W_dec.norm(dim=1)
         if not torch.allclose(norms, torch.ones_like(norms)):
-            plain = plain.with_norms(norms)  # as its loader would
+            lost, plain = resized(norms), plain.with_norms(norms)  # as its loader would
     tensors = plain.to(dtype)
     for name in ("W_enc", "W_dec") if names["W_enc"] == LINEAR["W_enc"] else ():
         tensors[name] = tensors[name].T.contiguous()
@@ -148,7 +148,7 @@ def write(plain: Plain, directory: Path, about: Mapping[str, Any], dtype: torch.
     torch.save(state, packed)
     write_atomic(directory / WEIGHTS, packed.getvalue())
     write_atomic(directory / CONFIG, codec.to_json(kept))
-    return []
+    return lost
 
 
 def _class(plain: Plain) -> str:

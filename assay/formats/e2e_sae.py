@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from assay.errors import AssayError, BadInput
 from assay.formats import torch_zip
-from assay.formats.base import Found, Hints, facts, hook_of, said_of, site_of
+from assay.formats.base import Found, Hints, facts, hook_of, resized, said_of, site_of
 from assay.formats.files import damage, lines_of, taken
 from assay.formats.plain import Plain
+from assay.shapes import Float, Tensor
 from assay.store import write_atomic
 
 CONFIG = "final_config.yaml"
 NAMES = {"W_enc": "encoder.0.weight", "b_enc": "encoder.0.bias", "W_dec": "decoder.weight", "b_dec": "decoder.bias"}
+LAST_BITS = 1e-6
 SAMPLES = re.compile(r"samples_(\d{1,15})\.pt")
 
 
@@ -59,7 +60,7 @@ def read(path: Path, hints: Hints) -> Found:
     dtype = given["W_enc"].dtype
     with damage(file):
         given["W_enc"] = given["W_enc"].T
-        given["W_dec"] = functional.normalize(given["W_dec"].float(), dim=0).T
+        given["W_dec"] = _unit(given["W_dec"].float().T)
         plain = Plain.of(file, gate="relu", centred=False, **given)
     config = file.with_name(CONFIG)
     said = lines_of(config) if config.is_file() else {}
@@ -68,6 +69,12 @@ def read(path: Path, hints: Hints) -> Found:
     about = facts(model=model, reads=place.replace("-", "."))
     notes = () if model else (f"no {CONFIG} beside it says which model it is for: say --model",)
     return Found(plain=plain, files=(file, config) if said else (file,), dtype=dtype, about=about, notes=notes)
+
+
+def _unit(rows: Float[Tensor, "d_sae d"]) -> Float[Tensor, "d_sae d"]:
+    """Unit rows. Those that are, to the last bits, stay as they are: reading what was written changes nothing."""
+    norms = rows.norm(dim=1, keepdim=True)
+    return torch.where((norms - 1).abs() < LAST_BITS, rows, rows / norms.clamp_min(1e-12))
 
 
 def _chosen(file: Path, places: list[str], layer: int | None) -> str:
@@ -83,13 +90,13 @@ def write(plain: Plain, directory: Path, about: Mapping[str, Any], dtype: torch.
     if plain.gate != "relu" or plain.transcodes or plain.W_skip is not None or plain.norm != "none":
         raise BadInput("e2e_sae has ReLU coders of unchanged inputs alone. Export to saelens.")
     said = said_of(about)
-    if said["reads"] is None:
+    if said["reads"] is None or said["predicts"] not in (None, said["reads"]):  # a crosscoder's form reads several at once
         raise BadInput(
             "e2e_sae's files are called after the place that a coder reads, and nobody knows this one's: import it with --site."
         )
     hook = hook_of(said["reads"]) if site_of(said["reads"]) else said["reads"]
     plain, norms = plain.with_centring(False), plain.W_dec.norm(dim=1)
-    if not torch.allclose(norms, torch.ones_like(norms)):
+    if lost := resized(norms):
         plain = plain.with_norms(norms)
     tensors = plain.to(dtype)
     for name in ("W_enc", "W_dec"):
@@ -104,4 +111,4 @@ def write(plain: Plain, directory: Path, about: Mapping[str, Any], dtype: torch.
     torch.save(state, packed)
     write_atomic(directory / "samples_0.pt", packed.getvalue())
     write_atomic(directory / CONFIG, text)
-    return []
+    return lost

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from assay.shapes import Tensor
 JSON = 16 << 20  # bytes of the longest configuration
 HEADER = 4 << 20  # bytes of the longest safetensors header: some ten thousand tensors
 MEMBERS = 10_000
+PIECE = 1 << 20  # bytes read at once
 LARGEST, LONGEST = 1 << 60, 1000  # a number's size and a text's length in a configuration
 SWOLLEN = 8  # times their packed size that the members of an archive may have, and 16 MB in any case
 ARRAYS = {
@@ -75,17 +76,18 @@ def lines_of(path: Path) -> dict[str, str]:
 
 def safetensors_of(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file."""
-    with damage(path), _opened(path) as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    with damage(path), opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of a safetensors file, whose numbers are left alone."""
-    with damage(path), _opened(path) as opened:
-        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    with damage(path), opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
+    """A safetensors file, whose header is of bounded size and whose tensors lie within it. Numbers are read when they are asked for."""
     with path.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
     if length > min(HEADER, path.stat().st_size):
@@ -130,11 +132,29 @@ def _array(handle: Any, size: int, name: str) -> Tensor:
     wanted = prod(shape) * dtype.itemsize
     if 8 + width + length + wanted != size:
         raise ValueError(f"{name} has {size} bytes, which its header {shape} does not ask for")
-    data = bytearray(handle.read(wanted + 1))
-    if len(data) != wanted:
-        raise ValueError(f"{name} ends after {len(data)} of {wanted} bytes")
+    data = filled(handle, wanted, name)
     flat = torch.frombuffer(data, dtype=dtype) if wanted else torch.zeros(0, dtype=dtype)
     return flat.reshape(shape[::-1]).permute(*range(len(shape))[::-1]) if found[2] == b"True" else flat.reshape(shape)
+
+
+def filled(handle: Any, wanted: int, name: str) -> bytearray:
+    """So many bytes of a member of an archive, which are held once."""
+    data, at = bytearray(wanted), 0
+    while part := handle.read(min(PIECE, wanted - at + 1)):
+        if at + len(part) > wanted:
+            raise ValueError(f"{name} goes on after {wanted} bytes")
+        data[at : at + len(part)] = part
+        at += len(part)
+    if at != wanted:
+        raise ValueError(f"{name} ends after {at} of {wanted} bytes")
+    return data
+
+
+def finite(value: Tensor) -> bool:
+    """Whether all numbers are finite, without a copy of them."""
+    if not value.is_floating_point() or not value.numel():
+        return True
+    return all(map(isfinite, torch.stack(torch.aminmax(value)).tolist()))
 
 
 class Facts:

@@ -23,6 +23,7 @@ from assay.formats.files import damage, npz_of, taken
 from assay.formats.plain import Plain
 from assay.store import write_atomic
 
+TAKES = ("weighed",)  # as thresholds, one a latent
 WEIGHTS = "params.npz"
 NAMES = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
 RELEASE = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att|transcoders)")

@@ -22,6 +22,7 @@ from assay.formats.files import Facts, damage, safetensors_of, shapes_of, taken
 from assay.formats.plain import Plain, cross_layer
 from assay.store import write_atomic
 
+TAKES = ("weighed",)  # as thresholds, one a latent
 CONFIG, WEIGHTS = "config.json", "params.safetensors"
 NAMES = {"W_enc": "w_enc", "W_dec": "w_dec", "b_enc": "b_enc", "b_dec": "b_dec", "threshold": "threshold"}
 SKIP = "affine_skip_connection"

@@ -49,6 +49,7 @@ def read(path: Path, hints: Hints) -> Found:
         if cfg.flag("sparsity_include_decoder_norm", False):  # thresholds are of latents whose decoder rows have unit length
             plain = replace(plain.with_norms(plain.W_dec.norm(dim=1)), threshold=plain.threshold)
         scale = _scale(cfg, plain.d_in)
+    del tensors, given  # so that no more than two of a coder's sizes are held while it is scaled
     cfg.check("d_model", plain.d_in)
     cfg.check("d_sae", plain.d_sae)
     plain = replace(plain, threshold=plain.thresholds * scale).with_scale(scale)

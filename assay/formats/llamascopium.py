@@ -60,11 +60,11 @@ def read(path: Path, hints: Hints) -> Found:
     state = safetensors_of(weights) if weights.suffix == ".safetensors" else torch_zip.state_of(weights).get("sae")
     if not isinstance(state, dict):
         raise DamagedFile(f'{weights} holds no state dict under "sae".')
+    dtype = taken(state, weights, "W_E" if "W_E" in state else OLD["W_enc"])[0].dtype
     plain, reads, predicts, notes = READERS[kind](cfg, state, weights, hints)
     lm = config.with_name(MODEL)
     model = Facts.of(lm).word("model_name", None) if lm.is_file() else None
     notes += () if model else (f"no {MODEL} beside it says which model it is for: say --model",)
-    dtype = taken(state, weights, "W_E" if "W_E" in state else OLD["W_enc"])[0].dtype
     about = facts(model=model, reads=reads, predicts=predicts)
     files = (config, weights, lm) if lm.is_file() else (config, weights)
     return Found(plain=plain, files=files, dtype=dtype, about=about, notes=notes)
@@ -89,7 +89,10 @@ def _sae(cfg: Facts, state: dict[str, Any], weights: Path, hints: Hints) -> Read
         norm = _norm(cfg, hook == out)
         plain = Plain.of(weights, centred=False, transcodes=hook != out, norm=norm, **given)
     _check_widths(cfg, plain.d_in, plain.d_sae)
-    plain = _scaled(plain, *_scales(cfg, state, [hook, out], hints))
+    scales = _scales(cfg, state, [hook, out], hints)
+    state.clear()  # so that no more than two of a coder's sizes are held while it is scaled
+    given.clear()
+    plain = plain if set(scales) == {1.0} else _scaled(plain, *scales)
     return plain, hook or None, out if hook != out else None, _notes(plain)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from assay.errors import BadInput, DamagedFile, NotFinite
+from assay.formats.files import finite
 from assay.shapes import Float, Tensor
 
 Gate = Literal["relu", "topk", "jumprelu", "gated", "batch_topk", "matryoshka", "matching_pursuit"]
@@ -57,7 +58,8 @@ class Plain:
         """From tensors of a file of any number type, checked. `where` is named in errors."""
         for name, value in given.items():
             if isinstance(value, Tensor):
-                given[name] = value.detach().to(torch.float32)
+                small = value.ndim < 2  # copied, or else a bias holds the whole file
+                given[name] = value.detach().to(torch.float32, copy=small)
         for name in ("W_enc", "W_dec"):
             if given[name].ndim != 2:
                 raise DamagedFile(f"{where}: {name} has shape {tuple(given[name].shape)}; a matrix was expected.")
@@ -71,7 +73,7 @@ class Plain:
             wanted = shapes.get(name, (d_in, d_sae) if name == "W_enc" else (d_sae,))
             if tuple(value.shape) not in ((wanted, ()) if name == "threshold" else (wanted,)):
                 raise DamagedFile(f"{where}: {name} has shape {tuple(value.shape)}; {wanted} fits the other tensors.")
-            if not torch.isfinite(value).all():
+            if not finite(value):
                 raise NotFinite(f"{where}: {name} holds NaN or infinity. The coder cannot be used.")
         most = max(d_in, d_sae) if given["gate"] == "matching_pursuit" else d_sae
         if (k := given.get("k")) is not None and not 1 <= k <= most:
@@ -104,7 +106,7 @@ class Plain:
             return self
         if self.d_in != self.d_out:
             raise BadInput("A transcoder's b_dec cannot be taken off its input.")
-        moved = (self.b_dec.double() @ self.W_enc.double()) * (1 if centred else -1)
+        moved = product(self.b_dec, self.W_enc) * (1 if centred else -1)
         changed = {"b_enc": (self.b_enc.double() + moved).float()}
         if self.b_mag is not None and self.r_mag is not None:
             changed["b_mag"] = (self.b_mag.double() + self.r_mag.double().exp() * moved).float()
@@ -113,8 +115,7 @@ class Plain:
     def with_norms(self, norms: Float[Tensor, " d_sae"]) -> Plain:
         """The same function, decoder rows divided by `norms`, by which pre-activations, thresholds and latents are multiplied."""
         safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-        rows = torch.where(norms[:, None] > 0, self.W_dec / safe[:, None], self.W_dec)
-        given = {"W_enc": self.W_enc * safe, "b_enc": self.b_enc * safe, "W_dec": rows}
+        given = {"W_enc": self.W_enc * safe, "b_enc": self.b_enc * safe, "W_dec": self.W_dec / safe[:, None]}
         if self.b_mag is not None:
             given["b_mag"] = self.b_mag * safe
         if self.threshold is not None:
@@ -182,6 +183,11 @@ class Plain:
             name: value.to(torch.float32 if name == "threshold" else dtype).contiguous()
             for name, value in found.items() if isinstance(value, Tensor)
         }  # fmt: skip
+
+
+def product(b: Float[Tensor, " d"], W: Float[Tensor, "d n"]) -> Float[Tensor, " n"]:
+    """b @ W in double precision, a block of columns at a time: W is never held twice over."""
+    return torch.cat([b.double() @ columns.double() for columns in W.split(1024, dim=1)])
 
 
 def cross_layer(W_dec: Float[Tensor, "d_sae n d"], b_dec: Float[Tensor, " d"]) -> tuple[Tensor, Tensor]:

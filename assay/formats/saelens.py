@@ -20,13 +20,13 @@ from safetensors.torch import save
 
 from assay import codec, provenance
 from assay.errors import BadInput, DamagedFile
-from assay.formats.base import Found, Hints, facts, home, hook_of, hub_id, said_of, site_of
+from assay.formats.base import Found, Hints, facts, home, hook_of, hub_id, resized, said_of, site_of
 from assay.formats.files import Facts, damage, safetensors_of, taken
 from assay.formats.plain import Gate, Plain
 from assay.shapes import Tensor
 from assay.store import write_atomic
 
-TAKES = ("pursuit",)
+TAKES = ("pursuit", "weighed")
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 LAYOUT = "6.0.0"  # of SAELens, in which files are written
 GATES: dict[str, Gate] = {
@@ -69,6 +69,9 @@ def read(path: Path, hints: Hints) -> Found:
     halves = 2 if architecture == "abstopk" else 1
     for name, found in (("d_in", plain.d_in), ("d_sae", plain.d_sae // halves), ("d_out", plain.d_out)):
         cfg.check(name, found)
+    dtype = tensors["W_dec"].dtype
+    tensors.clear()  # so that no more than two of a coder's sizes are held while it is scaled
+    given.clear()
     weighed = cfg.flag("rescale_acts_by_decoder_norm", False) and plain.gate in ("topk", "batch_topk", "matryoshka")
     plain, beside = _raw(replace(plain, weighed=weighed), cfg, hints)
     if plain.weighed:
@@ -81,7 +84,7 @@ def read(path: Path, hints: Hints) -> Found:
     if meta.data.get("hook_head_index") is not None:
         about.pop("site", None)
     return Found(
-        plain=plain, scaled=hints.scale is not None, files=(directory / CONFIG, weights, *beside), dtype=tensors["W_dec"].dtype, about=about,
+        plain=plain, scaled=hints.scale is not None, files=(directory / CONFIG, weights, *beside), dtype=dtype, about=about,
         version=meta.word("sae_lens_version", None), notes=_notes(meta, about, architecture),
     )  # fmt: skip
 
@@ -218,6 +221,8 @@ def write(plain: Plain, directory: Path, about: Mapping[str, Any], dtype: torch.
     if plain.gate in ("batch_topk", "matryoshka"):
         lost.append(f"{plain.gate} is written as jumprelu, as SAELens does: k is not kept")
         plain = plain.as_jumprelu()
+    if plain.weighed:  # its own way with these makes latents of other sizes too: rescale_acts_by_decoder_norm
+        lost, plain = [*lost, *resized(plain.W_dec.norm(dim=1))], plain.unweighed()
     if plain.transcodes or plain.W_skip is not None:
         plain = (plain if plain.gate in ("relu", "jumprelu") else plain.as_jumprelu()).with_centring(False)
         parts = ("jumprelu" if plain.gate == "jumprelu" else "", "skip" if plain.W_skip is not None else "", "transcoder")
@@ -233,11 +238,13 @@ def write(plain: Plain, directory: Path, about: Mapping[str, Any], dtype: torch.
     if plain.W_skip is not None:
         tensors["W_skip"] = tensors["W_skip"].T.contiguous()
     said = said_of(about)
+    if said["bos"] is None and (about.get("packing") or about.get("text") or {}).get("bos") == "auto":
+        lost.append("whether rows start with BOS: they did as the tokenizer does it (bos=auto), which was not written down")
     metadata = {
         "sae_lens_version": LAYOUT, "sae_lens_training_version": None, "written_by": f"assay {provenance.package_version()}",
         "model_name": hub_id(said["model"]) if said["model"] else None, "hook_name": _hook_of(said["reads"]),
         "hook_head_index": None, "dataset_path": said["corpus"], "context_size": said["context"],
-        "prepend_bos": {"never": False, "always": True, "auto": True}.get(said["bos"]),
+        "prepend_bos": said["bos"],
     } | ({"hook_name_out": _hook_of(said["predicts"])} if plain.transcodes else {})  # fmt: skip
     config = {
         "architecture": architecture, "d_in": plain.d_in, "d_sae": plain.d_sae, "dtype": str(dtype).removeprefix("torch."),

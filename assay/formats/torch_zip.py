@@ -2,7 +2,8 @@
 
 torch.save writes a zip: `data.pkl`, a program that builds the objects, and one member of raw numbers a storage. Here that program is
 followed over a closed set of instructions: containers, numbers, text, and the two calls that make a tensor or an ordered dict. All else
-that it names (functions, classes) stays a name. Every tensor must lie inside its storage, every storage inside the file.
+that it names (functions, classes) stays a name. Every tensor must lie inside its storage, every storage inside the file. A program can
+point at what it made before, so a short one could ask for endless work: its steps are counted, and none costs more than its own bytes.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 import torch
 
 from assay.errors import DamagedFile
-from assay.formats.files import damage, open_zip
+from assay.formats.files import damage, filled, open_zip
 from assay.shapes import Tensor
 
 PROGRAM = 4 << 20  # bytes of the longest data.pkl
+STEPS = 400_000  # of a program: some thirty a tensor
+NAMED = 200  # characters of the longest name of a function or class
 STORAGES = {
     "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
     "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16, "CharStorage": torch.int8,
@@ -87,7 +90,9 @@ class _Reader:
         self.loaded: dict[str, Tensor] = {}
 
     def run(self) -> Any:
-        for code, argument, _ in pickletools.genops(self.program):
+        for step, (code, argument, _) in enumerate(pickletools.genops(self.program)):
+            if step == STEPS:
+                raise ValueError(f"its program has more than {STEPS:,} steps, which no saved state dict needs")
             if code.name == "STOP":
                 return self.stack.pop()
             self._step(code.name, argument)
@@ -114,7 +119,7 @@ class _Reader:
             stack.append(parts)
         elif code in ("SETITEM", "SETITEMS"):
             parts = self._marked() if code == "SETITEMS" else [stack.pop(), stack.pop()][::-1]
-            _dict(stack[-1]).update(zip(parts[::2], parts[1::2], strict=True))
+            _dict(stack[-1]).update(zip(map(_key, parts[::2]), parts[1::2], strict=True))
         elif code in ("APPEND", "APPENDS"):
             parts = self._marked() if code == "APPENDS" else [stack.pop()]
             _list(stack[-1]).extend(parts)
@@ -144,7 +149,9 @@ class _Reader:
         if not isinstance(name, Name) or not isinstance(arguments, tuple):
             raise ValueError("its program calls what is no name")
         if name.text == "collections OrderedDict":
-            return dict(*arguments)
+            if arguments:  # its items come after it; copies of one dict, made again and again, would fill the memory
+                raise ValueError("its program makes an ordered dict from what is already there")
+            return {}
         if name.text in ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor"):
             return self._tensor(*arguments[:4])
         if name.text == "torch._utils _rebuild_parameter":
@@ -155,11 +162,11 @@ class _Reader:
 
     def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
         """A view of a storage, if it lies within."""
+        if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride) or len(size) > 8:
+            raise ValueError("a tensor's size and strides do not fit together")
         numbers = (offset, *size, *stride)
         if not isinstance(storage, _Storage) or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
             raise ValueError("its program builds a tensor of what is none")
-        if len(size) != len(stride) or len(size) > 8:
-            raise ValueError("a tensor's size and strides do not fit together")
         end = offset + (1 + sum((n - 1) * s for n, s in zip(size, stride)) if prod(size) else 0)
         if end > storage.count or prod(size) > storage.count:
             raise ValueError(f"a tensor of shape {size} does not lie within its {storage.count} numbers")
@@ -179,7 +186,8 @@ class _Reader:
     def _numbers(self, member: zipfile.ZipInfo, storage: _Storage) -> Tensor:
         if not self.data or not storage.count:
             return torch.empty(storage.count, dtype=storage.dtype, device="cpu" if self.data else "meta")
-        return torch.frombuffer(bytearray(self.archive.read(member)), dtype=storage.dtype)
+        with self.archive.open(member) as handle:
+            return torch.frombuffer(filled(handle, member.file_size, member.filename), dtype=storage.dtype)
 
 
 def _storage(said: Any) -> _Storage:
@@ -201,7 +209,14 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _key(value: Any) -> str | int:
+    """A key of a dict. Others could be tuples of tuples, whose hash takes time without end."""
+    if type(value) is not str and not (type(value) is int and abs(value) < 1 << 63):
+        raise ValueError(f"a dict in it has a {type(value).__name__} as a key; text or a whole number was expected")
+    return value
+
+
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > NAMED:
         raise ValueError("its program names something that is no text")
     return value

@@ -29,7 +29,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an evaluation will take at most."""
+    """What an evaluation will take, as far as is known: what lies in the store already is not taken off."""
 
     gathering: Mapping[str, float]
     """Seconds of the model's passes, by kind of need."""
@@ -48,8 +48,8 @@ class Estimate:
         parts = ", ".join(f"{name} {_duration(s)}" for name, s in sorted(known.items(), key=lambda p: -p[1]) if s >= 1)
         new = [name for name, s in self.scoring.items() if s is None]
         return (
-            f"At most {_duration(self.seconds)}" + (f" ({parts})" if parts else "")
-            + (f", and what {', '.join(new)} takes for its own work, which has not run here before" if new else "")
+            f"About {_duration(self.seconds)}" + (f" ({parts})" if parts else "")
+            + (f", and longer: the work of {', '.join(new)} itself, which has not run here before, is not in it" if new else "")
             + f"; {self.disk / 1e9:.1f} GB of disk."
         )  # fmt: skip
 

@@ -149,13 +149,14 @@ def search(
     width: str | None = None, l0: tuple[float, float] | None = None,
 ) -> list[Entry]:  # fmt: skip
     """Coders for which all that is given holds. `name`: part of a release's or a repository's name. `model`: hub id, or its last part. `site`: a kind,
-    or a site of one layer, read or predicted. `l0`: from and to; coders whose L0 is not known are left out."""
+    or a site of one layer, read or predicted. `l0`: from and to; coders whose L0 is not known are left out. `UnknownName` for a name or a
+    model that no release has."""
     wide = None if width is None else latents(width)
     low, high = l0 or (-inf, inf)
 
     def fits(e: Entry) -> bool:
         return (
-            (model is None or model.lower() in (e.model.lower(), e.model.lower().rpartition("/")[2]))
+            (model is None or model.lower() in _names_of(e.model.lower()))
             and (layer is None or e.layer == layer or "*" in e.id)
             and (site is None or any(p in (site, f"{site}.{e.layer}") for p in (e.site, e.predicts)))
             and (wide is None or e.d_sae == wide)
@@ -166,12 +167,23 @@ def search(
     named = [r for r in releases() if not word or any(word in text.lower() for text in (r, _repo(r), _aliases_of(r)))]
     if not named:
         raise UnknownName.among("release", str(name), releases())
+    if model is not None and model.lower() not in (n.lower() for m in models() for n in _names_of(m)):
+        there = {_names_of(m)["/" not in model] for m in models()}
+        raise UnknownName.among(
+            "model with coders", model, there, more="`assay list releases` says which model each release is for."
+        )
     return [e for r in named for e in entries(r) if fits(e)]
 
 
 def models() -> list[str]:
-    """All models that coders are for."""
-    return list(dict.fromkeys(spec.get("model", row.get("model")) for specs in _specs().values() for spec, row in specs))
+    """Hub ids of all models that coders are for."""
+    every = ((spec.get("model", row.get("model")), row) for specs in _specs().values() for spec, row in specs)
+    return list(dict.fromkeys(model.format_map(row) for model, row in every))
+
+
+def _names_of(model: str) -> tuple[str, str]:
+    """What a model may be called: its hub id, or the last part of it."""
+    return model, model.rpartition("/")[2]
 
 
 def _repo(release: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse
@@ -22,30 +22,116 @@ router = APIRouter(tags=["export"])
 PLACE = "</head>"
 
 
-COMPANIONS = {
-    r"": ("/results.json",),
-    r"/coders/[^/]+": ("/training.json", "/scatter.bin", "/latents.json?offset=0&limit=100"),
-}
-"""What a page asks for beside its own data, when it is opened without a choice in its address."""
 COMPARE = "/compare"
 WAIT = 20
 """Seconds that a comparison's answer is waited for at once; it is asked for until it is there."""
+ROWS = {"offset": "0", "limit": "100"}
+"""What of a table goes along."""
 
 
-def asked(page: str) -> list[str]:
-    """Addresses of the data that a page shows."""
-    parts = urlsplit(page)
-    path = parts.path.rstrip("/")
-    if path == COMPARE:
-        which = parts.query
-        return [
-            f"/compare.json?{which}",
-            "/coders.json",
-            f"/compare/latents.json?{which}&offset=0&limit=100",
-            f"/compare/scores.json?{which}",
-        ]
-    beside = (path + more for pattern, found in COMPANIONS.items() if re.fullmatch(pattern, path) for more in found)
-    return [f"{path or '/index'}.json", *beside]
+def asked(app: FastAPI, page: str) -> dict[str, Any]:
+    """All that a page asks for as it stands at this address, and the answers. Mirrors what the pages in web-ui/src ask for."""
+    path = urlsplit(page).path.rstrip("/")
+    query = {name: values[0] for name, values in parse_qs(urlsplit(page).query).items()}
+    own = address(path + ".json", chosen(query, "a", "b", "at")) if path == COMPARE else f"{path or '/index'}.json"
+    answers = {own: answer(app, own)}
+    for pattern, beside in BESIDE.items():
+        if re.fullmatch(pattern, path):
+            answers |= {url: answer(app, url) for url in beside(path, query, answers[own])}
+    return answers
+
+
+def overview(path: str, query: Query, own: Any) -> Iterator[str]:
+    """Beside the overview's own data: the first plot's."""
+    yield "/results.json"
+
+
+def coder(path: str, query: Query, own: Any) -> Iterator[str]:
+    """Beside a coder's own data: curves, points, and the table as it is cut down and sorted."""
+    if own["trained"]:
+        yield f"{path}/training.json"
+    if own["latents"] is None:
+        return
+    known = {column["name"] for column in own["latents"]["columns"]}
+    axes = {name: value for name, value in chosen(query, "x", "y", "colour").items() if value in known}
+    yield address(f"{path}/scatter.bin", {name: value for name, value in axes.items() if value != USUAL[name]})
+    filters = chosen(query, "where", "token", "promotes", "label", "list")
+    if filters:
+        yield address(f"{path}/matching.bin", filters)
+    yield address(f"{path}/latents.json", filters | ordered(query, "density") | ROWS)
+
+
+def results(path: str, query: Query, own: Any) -> Iterator[str]:
+    """Beside all results: scores of single datasets on the axes, and the comparison at an L0."""
+    columns = {quantity["key"] for one in own["evals"] for quantity in one["quantities"]}
+    first = [preset["y"] for preset in own["presets"]] + [q["key"] for one in own["evals"] for q in one["quantities"]] + ["l0"]
+    x, y = ("l0" if query.get(name) == "core/l0" else query.get(name, "") for name in "xy")
+    y = y or first[0]
+    x = x or ("d_sae" if y == "l0" else "l0")
+    for key in dict.fromkeys((x, y)):
+        if key not in columns and key not in {fact["key"] for fact in own["facts"]}:
+            yield address("/results/column.json", {"key": key})
+    at = positive(query.get("at", ""))
+    if at and "/" in y:
+        shown = shown_settings(own["settings"], query.get("setting", "").split(","))
+        hexes = [s["hex"] for i, s in enumerate(own["settings"]) if i in shown and s["eval"] == y.split("/")[0]]
+        yield address("/results/at_l0.json", {"key": y, "at": at, "settings": ",".join(hexes)})
+
+
+def shown_settings(settings: Sequence[Any], wanted: Sequence[str]) -> set[int]:
+    """Places of the settings that are shown: one of each eval, model, site and maker; one that is wanted, else the one marked."""
+    best: dict[tuple[Any, ...], tuple[int, int]] = {}
+    for i, one in enumerate(settings):
+        meant = any(len(digits) >= 4 and one["hex"].startswith(digits) for digits in wanted)
+        rank, maker = 2 if meant else int(one["chosen"]), (one["eval"], one["model"], one["site"], one["origin"])
+        if rank > best.get(maker, (-1, 0))[0]:
+            best[maker] = (rank, i)
+    return {i for _, i in best.values()}
+
+
+def compare(path: str, query: Query, own: Any) -> Iterator[str]:
+    """Beside a comparison's own data: names to choose from, the table as it is cut down and sorted, scores, two latents."""
+    both = chosen(query, "a", "b")
+    kinds = {name: value for name, value in chosen(query, "kind", "low", "high").items() if value != "all"}
+    yield "/coders.json"
+    yield address("/compare/latents.json", both | chosen(query, "at") | kinds | ordered(query, "cosine") | ROWS)
+    yield address("/compare/scores.json", both)
+    pair = re.fullmatch(r"(\d+)-(\d+)", query.get("pair", ""))
+    if pair and own["found"]["a"]["harvested"] and own["found"]["b"]["harvested"]:
+        yield from (f"/coders/{quote(both[side])}/latents/{i}.json" for side, i in zip("ab", pair.groups(), strict=True))
+
+
+Query = Mapping[str, str]
+USUAL = {"x": "x", "y": "y", "colour": "density"}
+"""What a coder's scatter shows where the address does not say."""
+BESIDE: dict[str, Callable[[str, Query, Any], Iterator[str]]] = {
+    "": overview, "/results": results, "/coders/[^/]+": coder, COMPARE: compare,
+}  # fmt: skip
+"""What pages ask for beside their own data: (path, query, own data) → addresses."""
+
+
+def chosen(query: Query, *names: str) -> dict[str, str]:
+    """Those of some parameters that the address has."""
+    return {name: query[name] for name in names if name in query}
+
+
+def ordered(query: Query, usual: str) -> dict[str, str]:
+    """How a table is sorted, as its data are asked for."""
+    sort = {"sort": query["sort"]} if query.get("sort", usual) != usual else {}
+    return sort | ({} if query.get("order", "down") == "down" else {"descending": "false"})
+
+
+def address(path: str, query: Query) -> str:
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def positive(text: str) -> str:
+    """A number above 0 as JavaScript writes it; "" for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        return ""
+    return f"{value!r}".removesuffix(".0") if 0 < value < math.inf else ""
 
 
 @router.get("/export.html", response_class=HTMLResponse)
@@ -56,19 +142,13 @@ def export(request: Request, page: str) -> HTMLResponse:
 
 
 def html(app: FastAPI, start: str) -> str:
-    """The page at `start` (`/coders/topk/latents/7`), with the answers it asks for; of a list, with the pages of its latents."""
+    """The page at `start` (`/coders/topk?where=dense:1:1`), with the answers it asks for; of a list, with the pages of its latents."""
     if not re.fullmatch(r"/[^\s\\]*", start) or start.startswith("//"):
         raise BadInput(f"{start!r} is no page of this site. Give its address as in the browser, e.g. /coders/topk/latents/7.")
     template = app.state.static / "single" / "index.html"
     if not template.exists():
         raise MissingFile("The pages were not built: run `make web` in the repository (needs Node 20).")
-    answers: dict[str, Any] = {}
-    for page in [start, *linked(app, start)]:
-        own, *companions = asked(page)
-        answers[own] = answer(app, own)
-        for url in companions:
-            with suppress(BadInput):  # a coder without a harvest, or without training curves: its page says so
-                answers[url] = answer(app, url)
+    answers = {url: found for page in [start, *linked(app, start)] for url, found in asked(app, page).items()}
     return inlined(template.read_text(encoding="utf-8"), start, answers)
 
 
@@ -76,7 +156,7 @@ def linked(app: FastAPI, page: str) -> list[str]:
     """Pages that go along with one: of a list, its latents."""
     if not re.fullmatch(r"/lists/\d+", urlsplit(page).path):
         return []
-    entries = (line["entry"] for line in answer(app, asked(page)[0])["entries"] if line["there"])
+    entries = (line["entry"] for line in answer(app, f"{urlsplit(page).path}.json")["entries"] if line["there"])
     return list(dict.fromkeys(f"/coders/{quote(entry['coder'])}/latents/{entry['latent']}" for entry in entries))
 
 

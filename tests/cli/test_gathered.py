@@ -39,6 +39,7 @@ def test_a_crosscoder_over_what_two_gathers_kept(two, run, monkeypatch):
     assert coder.site_norms().shape == (64, 2)
     about = Store("assay-store").manifest("coders", "crosscoder")["about"]
     assert about["source"]["read"] == ["0:resid_post.1", "1:mlp_out.2"]
+    assert about["text"]["bos"] == "auto" and about["starts_with_bos"] is True
     assert "model" not in about, "it is of no one site of a model: evals cannot take it for such"
 
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import assay.cli
-from assay.cli import CRASHED, FAILED, INTERRUPTED, USAGE, main
+from assay.cli import CRASHED, FAILED, INTERRUPTED, RESUMES, USAGE, main
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,15 @@ def test_our_own_faults_ask_for_a_report(run, monkeypatch):
     assert "Traceback" in run("list coders --debug").err
 
 
-def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
+@pytest.mark.parametrize("words", [*RESUMES, "steer mine", "list coders"])
+def test_ctrl_c_says_how_to_go_on_where_that_is_so(run, monkeypatch, words):
     def interrupted(words):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(assay.cli, "_run", interrupted)
-    ran = run("list coders")
+    ran = run(words)
     assert ran.code == INTERRUPTED
-    assert ran.err == "interrupted; run the same command again to resume\n"
+    assert ran.err == f"interrupted{'; run the same command again to resume' if words in RESUMES else ''}\n"
 
 
 def test_sigterm_is_like_ctrl_c_and_its_handler_is_put_back(run, monkeypatch):

@@ -33,7 +33,9 @@ def test_releases_are_listed_and_searched_without_a_hub(run):
     assert len(run("list releases qwen-scope --all --json").json) == 544
     assert "0 to 27" in ran.out
     assert run("list release").err.strip() == "error: No list named 'release'. Did you mean 'releases'?"
-    assert "is of this kind" in run("list releases --model nobody").err
+    assert run("list releases --model nobody").err.startswith("error: No model with coders named 'nobody'. 43 are known.")
+    nothing = run("list releases gemma-scope --model gemma-2-2b --layer 99").err
+    assert "all of this: gemma-scope --model gemma-2-2b --layer 99. Leave one out" in nothing
     assert run("list releases --l0 many").code == 1
 
 

@@ -41,3 +41,20 @@ def test_what_is_missing_is_said(run, coder):
     assert found.code == 1 and "--by for each --latent" in found.err
     assert steer(run, coder, "--latent 300 --operation ablate").code == 1
     assert steer(run, coder, "--latent 3 --operation ablate").code == 0
+
+
+def test_another_site_than_the_coders_own_is_noted(run, coder):
+    def said(flags: str) -> str:
+        ran = run(f"steer mine --latent 3 --operation ablate --strength 1 --new-tokens 2 {flags}", "Here")
+        assert ran.code == 0, ran.err
+        return ran.err
+
+    assert "note: mine was trained at resid_post.2, not at resid_post.1.\n" in said("--site resid_post.1")
+    assert "trained" not in said("") + said("--site resid_post.2") + said("--site blocks.2.hook_resid_post")
+
+
+def test_a_coder_of_vectors_of_a_file_is_told_all_at_once(run, vectors):
+    assert run(f"train topk --data {vectors} --d-sae 32 --k 2 --tokens 2k --batch 256").code == 0
+    said = "topk learnt from vectors of a file, 16 wide: no manifest says which model and site to use. Say --model and --site."
+    assert run("steer topk --latent 3 --by 1 Here").err == f"error: {said}\n"
+    assert run("steer topk --latent 3 --by 1 --model tiny Here").err.endswith("which site to use. Say --site.\n")

@@ -129,6 +129,7 @@ def test_a_live_model_as_source(run, home, corpus):
     assert about["site"] == "resid_post.1"
     assert about["text"]["corpus"] == corpus
     assert about["text"]["split"] == "train"
+    assert about["starts_with_bos"] is True  # what bos=auto was
     assert run("train --config assay-store/coders/topk/run.toml --store other").code == 0
     assert weights(home, "topk") == weights(home, "topk", "other")
 

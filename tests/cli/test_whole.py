@@ -109,7 +109,8 @@ def settings_but(records: list) -> set[str]:
 
 
 def test_eval_says_what_does_not_fit(trained, run_there):
-    assert "no resid_post.9" in run_there("eval core topk --site resid_post.9").err
+    elsewhere = run_there("eval core topk --site resid_post.9").err
+    assert "no resid_post.9" in elsewhere and "note: topk was trained at resid_post.1, not at resid_post.9." in elsewhere
     assert "No baseline named 'pcs'" in run_there("eval core topk --baselines pcs --tokens 512 --corpus-tokens 1k").err
     assert "Did you mean 'topk'?" in run_there("eval core topl").err
     assert "Two coders are called" in run_there("eval core topk assay-store/coders/topk").err
@@ -125,6 +126,6 @@ def test_text_that_a_coder_has_seen_is_not_held_out(trained, run_there):
 
 def test_eval_of_a_coder_that_knows_no_model_asks(run, vectors):
     assert run(f"train topk --data {vectors} --d-sae 32 --k 2 --tokens 2k --batch 256").code == 0
-    assert "Say --corpus" in run("eval core topk").err
-    assert "Say --model" in run("eval core topk --corpus austen").err
+    assert "vectors of a file, 16 wide" in (err := run("eval core topk").err) and "Say --model, --site and --corpus." in err
+    assert "Say --model and --site." in run("eval core topk --corpus austen").err
     assert "has width 128" in run("eval core topk --corpus austen --model tiny --site resid_post.1 --tokens 512").err

@@ -13,6 +13,7 @@ import assay
 from assay import formats
 from assay.errors import BadInput, DamagedFile, MissingFile, NotFinite, UnknownName
 from assay.formats import building
+from tests.formats import dialects
 from tests.formats.dialects import (
     LENGTH,
     OURS,
@@ -43,16 +44,25 @@ def edit(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+RESIZED = {
+    ("saelens", "topk_free"), ("sparsify", "topk_free"), ("dictionary_learning", "topk_free"), ("dictionary_learning", "batch_topk_free"),
+    ("dictionary_learning", "relu_free"), ("e2e_sae", "relu_free"),
+}  # fmt: skip
+"""Where free decoder rows cannot be kept, which makes their latents other numbers, and is said."""
+
+
 @pytest.mark.parametrize(("name", "kind"), WRITTEN)
 def test_what_is_written_is_the_same_function(name, kind, tmp_path):
     coder = ours(kind)
-    formats.write(coder, tmp_path / "layers.3", name, ABOUT)
+    lost = formats.write(coder, tmp_path / "layers.3", name, ABOUT)
     again = formats.load(tmp_path / "layers.3")
     z, x_hat = codes(again)
     torch.testing.assert_close(x_hat, codes(coder)[1], rtol=1e-5, atol=3e-6)
-    if "free" not in kind or name == "llamascopium" or ("relu" in kind and name not in ("dictionary_learning", "e2e_sae")):
-        torch.testing.assert_close(z, codes(coder)[0], rtol=1e-5, atol=3e-6)
+    resized = any("the size of latents" in line for line in lost)
+    by = coder.W_dec.norm(dim=1) if resized else 1.0
+    torch.testing.assert_close(z, codes(coder)[0] * by, rtol=1e-5, atol=3e-6)
     assert torch.equal(z > 0, codes(coder)[0] > 0)
+    assert resized == ("free" in kind and (name, kind) in RESIZED)
 
 
 @pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, refused in REFUSED.items() for kind in sorted(refused)])
@@ -77,6 +87,42 @@ def test_model_site_and_text_go_and_come(name, tmp_path):
     assert about["site"] == "resid_post.3"
     assert about["packing"]["context"] == 128
     assert "text" not in about  # nobody here can tell which of its documents were held out
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ({"packing": {"bos": "always"}}, True), ({"packing": {"bos": "never"}, "starts_with_bos": True}, False),
+        ({"text": {"bos": "auto"}, "starts_with_bos": True}, True), ({"text": {"bos": "auto"}, "starts_with_bos": False}, False),
+        ({"text": {"bos": "auto"}}, None), ({}, None),
+    ],
+)  # fmt: skip
+def test_saelens_is_told_what_is_known_of_bos_and_nothing_else(said, written, tmp_path):
+    """bos=auto is the tokenizer's habit, which may be none: told as a yes, it came back as bos=always."""
+    lost = formats.write(ours("topk"), tmp_path, "saelens", said)
+    assert json.loads((tmp_path / "cfg.json").read_text())["metadata"].get("prepend_bos") is written
+    assert formats.read(tmp_path)[1].get("packing", {}).get("bos") == {True: "always", False: "never", None: None}[written]
+    assert [line for line in lost if "BOS" in line] == lost
+    assert bool(lost) == (written is None and "text" in said)
+
+
+def test_unit_rows_of_e2e_sae_stay_as_they_are(tmp_path):
+    """Rows that were divided by their length once are not so again, each time a file is read."""
+    first = formats.read(dialects.e2e_sae(tmp_path / "theirs"))[0]
+    for turn in range(3):
+        formats.write(first, tmp_path / str(turn), "e2e_sae", ABOUT)
+        again = formats.load(tmp_path / str(turn))
+        assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
+
+
+def test_the_form_of_a_crosscoder_does_not_pass_for_a_coder_of_one_site(tmp_path):
+    coder, about = formats.read(dialects.crosscoder(tmp_path), scale=(0.5, 2.0))
+    with pytest.raises(BadInput, match="nobody knows this one's"):
+        formats.write(coder.folded(), tmp_path / "out", "e2e_sae", about)
+    lost = formats.write(coder.folded(), tmp_path / "known", "e2e_sae", {"site": "resid_post.3"})
+    by = coder.folded().W_dec.detach().norm(dim=1)
+    assert f"({float(by.min()):.3g} to {float(by.max()):.3g})" in lost[0]
+    torch.testing.assert_close(codes(formats.load(tmp_path / "known"))[0], codes(coder)[0] * by, rtol=1e-5, atol=1e-5)
 
 
 def test_architectures_come_back_where_a_dialect_has_them(tmp_path):

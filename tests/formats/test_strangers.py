@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import itertools
 import json
 import pickle
 import random
@@ -18,6 +20,7 @@ import torch
 
 from assay import formats
 from assay.errors import AssayError, BadInput, DamagedFile
+from assay.formats import torch_zip
 from tests.formats import dialects
 from tests.formats.dialects import D, S, gemma_scope, ours
 
@@ -41,10 +44,11 @@ ODD = [
 ]
 
 
-def valid(name: str, place: Path) -> Path:
+def valid(name: str, place: Path, kind: str | None = None) -> Path:
     """A sound coder in a dialect."""
-    kind = {
+    kind = kind or {
         "saelens": "jumprelu", "dictionary_learning": "matryoshka", "sparsify": "skip_transcoder_topk", "llamascopium": "crosscoder",
+        "native": "matryoshka",
     }.get(name)  # fmt: skip
     if kind is None:
         return getattr(dialects, name)(place)
@@ -139,7 +143,7 @@ def assault(name: str, place: Path, seeds: range) -> Counter[str]:
     return found
 
 
-@pytest.mark.parametrize("name", formats.dialects())
+@pytest.mark.parametrize("name", [*formats.dialects(), formats.NATIVE])
 def test_a_mutated_file_loads_or_is_refused(name, tmp_path):
     found = assault(name, tmp_path, range(70))
     assert found["loaded"] > 5, found
@@ -147,7 +151,7 @@ def test_a_mutated_file_loads_or_is_refused(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", formats.dialects())
+@pytest.mark.parametrize("name", [*formats.dialects(), formats.NATIVE])
 def test_thousands_of_mutated_files_load_or_are_refused(name, tmp_path):
     assault(name, tmp_path / "first", range(10**6, 10**6 + 100))  # whatever is imported, is
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -220,6 +224,87 @@ def test_headers_and_programs_that_lie_are_refused(tmp_path):
             archive.writestr(name, data[:-4] if name.endswith("data/0") else data)
     with pytest.raises(DamagedFile, match="bytes for 96 numbers"):
         formats.load(tmp_path / "b")
+
+
+def program(path: Path, *parts: bytes) -> Path:
+    """A file of PyTorch's with a program of one's own."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + b"".join(parts) + b".")
+    return path
+
+
+def test_programs_that_would_take_time_or_memory_without_end_are_refused(tmp_path):
+    """What is small in a program may be large to whoever follows it: each part points at an earlier one."""
+    nested = [b"})q\x00", *(b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(20)), b"K\x01s"]
+    with pytest.raises(DamagedFile, match="has a tuple as a key"):  # of 60 steps, its hash would take longer than anyone waits
+        torch_zip.read(program(tmp_path / "hash.pt", *nested))
+    copies = [b"}q\x00X\x01\x00\x00\x00aK\x01s", b"ccollections\nOrderedDict\nq\x01", *([b"h\x01h\x00\x85R"] * 3)]
+    with pytest.raises(DamagedFile, match="makes an ordered dict from what is already there"):
+        torch_zip.read(program(tmp_path / "copies.pt", *copies))
+    long = b"X" + (300).to_bytes(4, "little") + b"a" * 300 + b"q\x00"
+    with pytest.raises(DamagedFile, match="names something that is no text"):  # two texts are joined into a third each time
+        torch_zip.read(program(tmp_path / "names.pt", long, b"h\x00\x93" * 3))
+    with pytest.raises(DamagedFile, match="more than 400,000 steps"):
+        torch_zip.read(program(tmp_path / "steps.pt", b"}" * 400_001))
+    shape = b"ctorch._utils\n_rebuild_tensor_v2\n(NK\x00(" + b"K\x01" * 9 + b"t(" + b"K\x01" * 9 + b"ttR"
+    with pytest.raises(DamagedFile, match="size and strides do not fit"):  # a long shape that is gone through for each tensor
+        torch_zip.read(program(tmp_path / "shape.pt", shape))
+
+
+def test_an_odd_value_anywhere_in_a_configuration_of_ours_is_refused_or_read(tmp_path):
+    values = [
+        None,
+        -1,
+        0,
+        1,
+        1e9,
+        float("inf"),
+        "x",
+        [],
+        {},
+        True,
+        "a" * 5000,
+        10**30,
+        [1] * 5,
+        float("nan"),
+        1 << 31,
+        "1e-999999999,1",
+    ]
+    longest = 0
+    for kind in ("matryoshka", "crosscoder", "matching_pursuit"):
+        path = valid("native", tmp_path / kind, kind)
+        sound, found = json.loads((path / "config.json").read_text()), Counter[str]()
+        places = (
+            [(name,) for name in sound]
+            + [("config", name) for name in sound["config"]]
+            + [("about", "model"), ("about", "site")]
+        )
+        for place, value in itertools.product(places, values):
+            config = copy.deepcopy(sound)
+            part = config if len(place) == 1 else config[place[0]]
+            part[place[-1]] = value
+            (path / "config.json").write_text(json.dumps(config))
+            try:
+                formats.read(path)
+                found["loaded"] += 1
+            except AssayError as error:
+                found["refused"] += 1
+                longest = max(longest, len(str(error)))
+        assert min(found["loaded"], found["refused"]) > 10, found
+    assert longest < 1200
+
+
+def test_a_coder_of_ours_takes_no_memory_before_its_weights_are_seen_to_fit(tmp_path):
+    path = valid("native", tmp_path)
+    config = json.loads((path / "config.json").read_text())
+    config["config"] |= {"d_in": 60_000, "d_sae": 200_000_000}  # 96 TB
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DamagedFile, match=r"asks for \(200000000, 60000\)"):
+        formats.load(path)
+    weights = path / "weights.safetensors"
+    weights.write_bytes((1 << 40).to_bytes(8, "little") + weights.read_bytes()[8:])
+    with pytest.raises(DamagedFile, match="says that its header has 1,099,511,627,776 bytes"):
+        formats.load(path)
 
 
 def test_a_file_of_old_pytorch_is_named(tmp_path):

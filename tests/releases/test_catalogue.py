@@ -113,7 +113,21 @@ def test_search_narrows():
     assert all(e.site == "mlp_out.3" or e.predicts == "mlp_out.3" for e in catalogue.search("270m", site="mlp_out", layer=3))
     assert {e.release for e in catalogue.search("EleutherAI")} >= {"sae-pythia-70m-32k", "skip-transcoder-Llama-3.2-1B-131k"}
     assert catalogue.search(model="google/gemma-2-2b") == catalogue.search(model="gemma-2-2b") != []
-    assert catalogue.search(model="nobody/nothing") == []
+    assert catalogue.search(model="gemma-2-2b", layer=99) == []
+
+
+def test_models_are_those_of_all_coders():
+    assert set(catalogue.models()) == {e.model for e in catalogue.entries()}
+    assert not [model for model in catalogue.models() if "{" in model]
+
+
+@pytest.mark.parametrize(
+    ("model", "meant"),
+    [("gemma2-2b", "gemma-2-2b"), ("google/gemma-2b-2", "google/gemma-2-2b"), ("QWEN3-1.7B-BAS", "Qwen3-1.7B-Base")],
+)
+def test_a_model_that_has_no_coders_is_told_the_closest(model, meant):
+    with pytest.raises(UnknownName, match=f"Did you mean '{meant}'"):
+        catalogue.search(model=model)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save
 
 import assay
-from assay import formats
-from assay.errors import BadInput, MissingFile, UnknownName
+from assay import formats, provenance
+from assay.errors import BadInput, MissingFile, Unavailable, UnknownName
 from assay.releases import references
-from tests.formats.dialects import codes, ours
+from tests.formats.dialects import circuit_tracer_clt, codes, ours
 from tests.releases.standin import COMMIT
 
 REPO = "google/gemma-scope-2b-pt-res"
@@ -139,6 +139,50 @@ def test_references_that_lead_nowhere(hub, ref, error, words):
         references.locate(ref)
 
 
+def test_one_line_opens_files_names_and_references(tmp_path, monkeypatch):
+    """A path first, where it is a coder; then a store's name, where a store is there; and each error is about what was meant."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ASSAY_STORE", raising=False)
+    for name in ("unknown.pt", "./unknown.pt"):
+        (tmp_path / "unknown.pt").write_bytes(b"x")
+        with pytest.raises(BadInput, match=r"^unknown\.pt is a coder of no known format"):
+            assay.load(name)
+    with pytest.raises(MissingFile, match=r"There is no 'kept': it is no path, and assay-store is no store"):
+        assay.load("kept")
+    store = assay.Store("assay-store")
+    with store.draft("coders", "kept") as draft:
+        assay.save(ours("topk"), draft.path)
+        draft.finish(inputs={}, about={}, made=provenance.made())
+    assert same(assay.load("kept"), ours("topk"))
+    (tmp_path / "kept").mkdir()
+    assert same(assay.load("kept"), ours("topk")), "a directory that is no coder stands in nobody's way"
+    formats.write(ours("relu"), tmp_path / "kept", "saelens")
+    assert same(assay.load("kept"), ours("relu"))
+    with pytest.raises(BadInput, match="no known format"):
+        assay.load("unknown.pt")
+    with pytest.raises(UnknownName, match="Did you mean 'kept'"):
+        assay.load("kep")
+    with pytest.raises(BadInput, match="which leaves nothing open; got layer=1"):
+        assay.load("assay-store/coders/kept", layer=1)
+    several = circuit_tracer_clt(tmp_path / "clt", (0, 1))
+    assert same(assay.load("clt", layer=1), formats.load(several / "W_enc_1.safetensors"))
+
+
+@pytest.mark.parametrize(("path", "name"), [
+    ("a b/theirs", "theirs"), ("a b", "a-b"), ("a b/theirs/cfg.json", "theirs-cfg"), (".", "work"), ("a b/theirs/..", "a-b"),
+])  # fmt: skip
+def test_what_results_call_a_coder_of_files(tmp_path, monkeypatch, path, name):
+    (tmp_path / "work/a b/theirs").mkdir(parents=True)
+    (tmp_path / "work/a b/theirs/cfg.json").touch()
+    monkeypatch.chdir(tmp_path / "work")
+    assert references.locate(path).name == name
+
+
+def test_what_results_call_a_coder_of_a_release(hub, release):
+    assert references.locate(REF).name == f"gemma-scope-2b-pt-res-{PATH.replace('/', '-')}"
+    assert references.locate(f"hf:{REPO}/{PATH}").name == f"google-gemma-scope-2b-pt-res-{PATH.replace('/', '-')}"
+
+
 def test_names_and_paths_are_no_references(tmp_path):
     assert references.named("hf:owner/name")
     assert references.named(REF)
@@ -149,7 +193,7 @@ def test_names_and_paths_are_no_references(tmp_path):
 def test_openai_is_not_on_the_hub_but_in_mirrors(tmp_path, cache):
     ref = "openai-gpt2-small-resid_post_mlp/v5_32k/8"
     with pytest.raises(
-        assay.errors.Unavailable,
+        Unavailable,
         match=r"fetch https://openaipublic\.blob\S+/resid_post_mlp_v5_32k/autoencoders/8\.pt\. Then put",
     ):
         references.locate(ref)

@@ -1,4 +1,5 @@
 // The store's data: the JSON beside each page, from the server, or from the file itself where the page was exported.
+import { canonical } from './address'
 import type { components } from './schemas'
 
 export type Schemas = components['schemas']
@@ -23,6 +24,7 @@ export const exported: Exported | null = (() => {
   const place = document.getElementById('assay-data')
   return place?.textContent ? (JSON.parse(place.textContent) as Exported) : null
 })()
+const answers = new Map(Object.entries(exported?.answers ?? {}).map(([url, answer]) => [canonical(url), answer]))
 
 const NOT_INSIDE = 'This is an exported page: it holds only what was exported. Open the store with `assay serve` for the rest.'
 
@@ -35,8 +37,8 @@ async function refused(response: Response): Promise<Refused> {
 /** GET a JSON document, e.g. `/coders/topk.json?x=1`. */
 export async function get<T>(url: string, signal?: AbortSignal): Promise<T> {
   if (exported) {
-    if (url in exported.answers) return exported.answers[url] as T
-    throw new Refused(404, NOT_INSIDE)
+    if (!answers.has(canonical(url))) throw new Refused(404, NOT_INSIDE)
+    return answers.get(canonical(url)) as T
   }
   const response = await fetch(url, { signal })
   if (!response.ok) throw await refused(response)
@@ -46,7 +48,7 @@ export async function get<T>(url: string, signal?: AbortSignal): Promise<T> {
 /** GET raw bytes. */
 export async function bytes(url: string, signal?: AbortSignal): Promise<ArrayBuffer> {
   if (exported) {
-    const found = exported.answers[url]
+    const found = answers.get(canonical(url))
     if (typeof found !== 'string') throw new Refused(404, NOT_INSIDE)
     return Uint8Array.from(atob(found), (c) => c.charCodeAt(0)).buffer
   }

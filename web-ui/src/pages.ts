@@ -1,5 +1,6 @@
 // Which page stands at which path. A new page: a component in pages/, and a line here.
 import type { Component } from 'svelte'
+import { decoded } from './address'
 
 type Parameters = Record<string, string>
 type Page = Component<any> // eslint-disable-line
@@ -19,6 +20,14 @@ const PAGES: [string, () => Promise<{ default: Page }>][] = [
   ['/ratings/:sheet', () => import('./pages/Rating.svelte')],
 ]
 
+const FILES = ['/results', '/coders/:coder', '/coders/:coder/latents/:latent', '/lists/:list', '/compare']
+
+/** Whether the page at an address can be had as one file. */
+export function asFile(path: string, query: URLSearchParams): boolean {
+  const fits = FILES.some((pattern) => match(pattern, path))
+  return fits && (!match('/compare', path) || !!(query.get('a') && query.get('b')))
+}
+
 /** The page of a path and what its `:names` stand for, or null. */
 export function find(path: string): { load: () => Promise<{ default: Page }>; parameters: Parameters } | null {
   for (const [pattern, load] of PAGES) {
@@ -34,8 +43,10 @@ export function match(pattern: string, path: string): Parameters | null {
   if (expected.length !== got.length) return null
   const found: Parameters = {}
   for (const [i, word] of expected.entries()) {
-    if (word.startsWith(':')) found[word.slice(1)] = decodeURIComponent(got[i]!)
-    else if (word !== got[i]) return null
+    const said = decoded(got[i]!)
+    if (said === null) return null
+    if (word.startsWith(':')) found[word.slice(1)] = said
+    else if (word !== said) return null
   }
   return found
 }
