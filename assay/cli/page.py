@@ -6,7 +6,7 @@ For example:
     assay page /results --output results.html          the results explorer
     assay page /lists/1 --output list.html             a list, with the pages of its latents
 
-The address is the one in the browser, without the server. Nothing is fetched from elsewhere when the file is opened.
+The address is the one in the browser, with or without the server. Nothing is fetched from elsewhere when the file is opened.
 """
 
 from __future__ import annotations

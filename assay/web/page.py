@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from assay.store import Store, write_atomic
 
@@ -32,7 +33,7 @@ class Page:
 def page(address: str, *, store: str | Path | Store | None = None, height: int = 700) -> Page:
     """The page at an address of `assay serve` (`/results`, `/coders/NAME`, `/coders/NAME/latents/ID`, `/lists/ID`), as one file.
 
-    `store`: else `ASSAY_STORE`, else ./assay-store. `BadInput` or `UnknownName` where there is no such page.
+    `address`: as it stands in the browser; a server in front of it is left out. `store`: else `ASSAY_STORE`, else ./assay-store. `BadInput` or `UnknownName` where there is no such page.
     """
     from assay.web import export
     from assay.web.app import create
@@ -40,4 +41,8 @@ def page(address: str, *, store: str | Path | Store | None = None, height: int =
 
     if not isinstance(store, Store):
         store = Store(store or os.environ.get("ASSAY_STORE") or "assay-store", create=False)
+    parts = urlsplit(address)
+    if parts.scheme in ("http", "https"):
+        address = parts._replace(scheme="", netloc="", path=parts.path or "/").geturl()
+    address = address if address.startswith("/") else f"/{address}"
     return Page(address, export.html(create(Shelf(store)), address), height)

@@ -55,6 +55,12 @@ def packed(store: Store, address: str) -> dict:
 # ---- what is inside ------------------------------------------------------------------------------------------------------------
 
 
+def test_an_address_is_taken_as_the_browser_shows_it(scored):
+    assert exported("http://127.0.0.1:8642/results?at=30", store=scored).address == "/results?at=30"
+    assert exported("results", store=scored).address == "/results"
+    assert exported("https://there", store=scored).address == "/"
+
+
 def test_a_selection_is_exported_as_it_is_shown(harvested):
     store, features = harvested
     answers = packed(store, f"/coders/mine?{urlencode(CHOSEN)}")
