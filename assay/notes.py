@@ -148,7 +148,8 @@ class Notes:
         """A transaction: all of it is kept, or nothing where an error leaves the block."""
         db = self._open(self.path.absolute().as_uri())
         try:
-            db.execute("PRAGMA journal_mode = DELETE")  # a write-ahead log could not be read where the store is read-only, nor over NFS
+            # a write-ahead log could not be read where the store is read-only, nor over NFS
+            db.execute("PRAGMA journal_mode = DELETE")
             db.execute("BEGIN IMMEDIATE")
             for name, columns in self.tables.items():
                 db.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
