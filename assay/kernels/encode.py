@@ -20,7 +20,8 @@ from assay.kernels import launch, sparse
 from assay.shapes import Bool, Float, Int, Tensor
 from assay.timeline import part
 
-BLOCK = 2**23  # pre-activations made at once on a CPU
+BLOCK = 2**23  # pre-activations made at once on a CPU,
+ROWS = 512  # of as many rows at least: with fewer, a wide W_enc is read too often for one product
 DENSE = {"cpu": 0.05, "cuda": 0.01}  # share of active entries from which dense products are faster than sparse ones
 SAMPLE = 64  # rows from which the height of the largest entries is guessed
 GROUP = 16  # entries of a row of which only the largest is compared at first
@@ -49,7 +50,7 @@ class Product:
         """(number of its first row, entries) for every block of rows. Each is overwritten by the next."""
         x, W, bias = (t.bfloat16() for t in (self.x, self.W, self.bias)) if self.rough else (self.x, self.W, self.bias)
         n, width = len(x), W.shape[1]
-        rows = max(1, n if x.is_cuda else min(n, max(64, BLOCK // width)))
+        rows = max(1, n if x.is_cuda else min(n, max(ROWS, BLOCK // width)))
         room = x.new_empty(rows, width)
         for start in range(0, max(n, 1), rows):  # one block at least, if an empty one
             some = x[start : start + rows]

@@ -59,6 +59,7 @@ def check(p: Product, chosen: encode.Chosen, pre: torch.Tensor) -> torch.Tensor:
 def _small_blocks(monkeypatch):
     """Several blocks of rows even for toys."""
     monkeypatch.setattr(encode, "BLOCK", 1)
+    monkeypatch.setattr(encode, "ROWS", 64)
 
 
 @settings(max_examples=60, deadline=None)
